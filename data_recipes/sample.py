@@ -1,0 +1,354 @@
+"""Sample: one conversation about images, volumes, videos or text alone; JSONL in and out, refused when wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.model.visual import Kind
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "validation", "test"]
+QuestionKind = Literal["closed", "choice", "open", "report"]
+VISUAL_KINDS: tuple[str, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualRef:
+    """Where a visual lies on disk; what a manifest stores instead of pixels.
+
+    Attributes:
+        kind: image, volume or video.
+        path: file, or folder of one DICOM series; relative to the manifest's folder, or absolute.
+        sha256: of the file, or of the sorted (name, sha256) list of a folder; None when not computed.
+        options: what the reader needs to choose: ``frame`` (multi-frame DICOM), ``time_index`` (4D NIfTI),
+            ``series_uid`` (folder with several series), ``spacing_mm``/``unit``/``modality`` (NPY),
+            ``start_s``/``end_s``/``max_frames`` (video).
+    """
+
+    kind: Kind
+    path: str
+    sha256: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+Part = str | VisualRef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One message: its content is ordered text and visuals, as in transformers chat messages."""
+
+    role: Role
+    content: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        """The text parts joined by a newline."""
+        return "\n".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def visuals(self) -> tuple[VisualRef, ...]:
+        return tuple(part for part in self.content if isinstance(part, VisualRef))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """A chosen and a rejected ending.
+
+    A side that begins with an assistant turn continues ``Sample.turns``; a side that begins with a user or
+    system turn is a whole conversation and may so show other images (MMed-RAG's ``rejected_noised``).
+    """
+
+    chosen: tuple[Turn, ...]
+    rejected: tuple[Turn, ...]
+    made_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What the last user turn asks, for scoring.
+
+    Attributes:
+        kind: closed (yes/no, left/right: ``choices`` lists them), choice (lettered options), open, report.
+        answers: accepted answers; the first is the reference. For a report: its text.
+        choices: the closed set, in the order shown.
+        topic: presence, side, size, count, zone, severity, change, ... ; what subgroup tables group by.
+        findings: known findings of a report, as dicts (kind, side, present, ...); empty when only text is known.
+    """
+
+    kind: QuestionKind
+    answers: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    topic: str = "other"
+    findings: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One row of a manifest.
+
+    Attributes:
+        turns: the conversation; a training sample ends with an assistant turn unless it has a ``preference``;
+            an evaluation sample ends with a user turn and has a ``question``.
+        metadata: anything else worth keeping (modality, age_band, view, ...); never read by training.
+    """
+
+    sample_id: str
+    patient_id: str
+    study_id: str
+    source: str
+    licence: str
+    split: Split
+    turns: tuple[Turn, ...]
+    preference: Preference | None = None
+    question: Question | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def sides(self) -> tuple[tuple[Turn, ...], ...]:
+        """Every conversation this sample trains on: one, or (chosen, rejected) for a preference."""
+        if self.preference is None:
+            return (self.turns,)
+        return tuple(
+            side if side[0].role != "assistant" else self.turns + side
+            for side in (self.preference.chosen, self.preference.rejected)
+        )
+
+    def visuals(self) -> tuple[VisualRef, ...]:
+        """The visuals of ``turns`` in the order in which they stand."""
+        return visuals_of(self.turns)
+
+
+def visuals_of(turns: Iterable[Turn]) -> tuple[VisualRef, ...]:
+    """The visuals of ``turns`` in the order in which they stand."""
+    return tuple(ref for turn in turns for ref in turn.visuals)
+
+
+def chat(turns: Iterable[Turn]) -> list[dict[str, Any]]:
+    """Turns as transformers chat messages whose visual parts are bare placeholders ``{"type": kind}``."""
+    return [
+        {
+            "role": turn.role,
+            "content": [
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": part.kind}
+                for part in turn.content
+            ],
+        }
+        for turn in turns
+    ]
+
+
+# --- JSONL ---------------------------------------------------------------------------------------------------
+
+
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    content: list[dict[str, Any]] = []
+    for part in turn.content:
+        if isinstance(part, str):
+            content.append({"type": "text", "text": part})
+            continue
+        row: dict[str, Any] = {"type": part.kind, "path": part.path}
+        if part.sha256 is not None:
+            row["sha256"] = part.sha256
+        if part.options:
+            row["options"] = part.options
+        content.append(row)
+    return {"role": turn.role, "content": content}
+
+
+def to_json(sample: Sample) -> dict[str, Any]:
+    """The manifest row of ``sample``: plain JSON types, fields in a fixed order."""
+    row: dict[str, Any] = {
+        "sample_id": sample.sample_id,
+        "patient_id": sample.patient_id,
+        "study_id": sample.study_id,
+        "source": sample.source,
+        "licence": sample.licence,
+        "split": sample.split,
+        "messages": [_turn_to_json(turn) for turn in sample.turns],
+    }
+    if sample.preference is not None:
+        row["preference"] = {
+            "chosen": [_turn_to_json(turn) for turn in sample.preference.chosen],
+            "rejected": [_turn_to_json(turn) for turn in sample.preference.rejected],
+            "made_by": sample.preference.made_by,
+        }
+    if sample.question is not None:
+        row["question"] = {
+            "kind": sample.question.kind,
+            "answers": list(sample.question.answers),
+            "choices": list(sample.question.choices),
+            "topic": sample.question.topic,
+            "findings": list(sample.question.findings),
+        }
+    if sample.metadata:
+        row["metadata"] = sample.metadata
+    return row
+
+
+class _Row:
+    """A JSON object being read: knows where it stands, so that each complaint names file, row and key."""
+
+    def __init__(self, data: Any, where: str, sample_id: str | None, path: str = "") -> None:
+        self.where, self.sample_id, self.path = where, sample_id, path
+        if not isinstance(data, dict):
+            self.fail(f"{path or 'the row'} must be a JSON object, got {type(data).__name__}", "write an object")
+        self.data: dict[str, Any] = data
+
+    def fail(self, reason: str, mend: str) -> None:
+        raise BadSample(reason, where=self.where, mend=mend, sample_id=self.sample_id)
+
+    def known(self, allowed: set[str]) -> None:
+        unknown = sorted(set(self.data) - allowed)
+        if unknown:
+            self.fail(
+                f"unknown key {self.path}{unknown[0]!r}", f"remove it or use one of {', '.join(sorted(allowed))}"
+            )
+
+    def text(self, key: str, allowed: tuple[str, ...] | None = None) -> str:
+        value = self.data.get(key)
+        if not isinstance(value, str) or not value.strip():
+            self.fail(
+                f"{self.path}{key!r} must be a non-empty string, got {value!r}", f"fill in {key!r} or drop the row"
+            )
+        if allowed is not None and value not in allowed:
+            self.fail(f"{self.path}{key!r} is {value!r}", f"use one of {', '.join(allowed)}")
+        return str(value)
+
+    def items(self, key: str, default: list | None = None) -> list:
+        value = self.data.get(key, default)
+        if not isinstance(value, list):
+            self.fail(f"{self.path}{key!r} must be a list, got {type(value).__name__}", f"write {key!r} as a list")
+        return value  # type: ignore[return-value]
+
+
+def _turn_from_json(data: Any, parent: _Row, path: str) -> Turn:
+    row = _Row(data, parent.where, parent.sample_id, path + ".")
+    row.known({"role", "content"})
+    role = row.text("role", get_args(Role))
+    raw = row.data.get("content")
+    if isinstance(raw, str):
+        raw = [{"type": "text", "text": raw}]
+    if not isinstance(raw, list) or not raw:
+        row.fail(f"{path}.content must be a non-empty list of parts", "write text and visual parts")
+    parts: list[Part] = []
+    for number, item in enumerate(raw):  # type: ignore[arg-type]
+        part = _Row(item, parent.where, parent.sample_id, f"{path}.content[{number}].")
+        kind = part.text("type", ("text", *VISUAL_KINDS))
+        if kind == "text":
+            part.known({"type", "text"})
+            parts.append(part.text("text"))
+            continue
+        part.known({"type", "path", "sha256", "options"})
+        options = part.data.get("options", {})
+        if not isinstance(options, dict):
+            part.fail(f"{part.path}options must be an object", "write reader options as an object")
+        parts.append(VisualRef(kind=kind, path=part.text("path"), sha256=part.data.get("sha256"), options=options))  # type: ignore[arg-type]
+    if role == "assistant" and any(isinstance(p, VisualRef) for p in parts):
+        row.fail(f"{path} is an assistant turn with a visual", "visuals belong to user or system turns")
+    return Turn(role=role, content=tuple(parts))  # type: ignore[arg-type]
+
+
+def _turns_from_json(row: _Row, key: str) -> tuple[Turn, ...]:
+    items = row.items(key)
+    if not items:
+        row.fail(f"{row.path}{key!r} is empty", "write at least one turn")
+    turns = tuple(_turn_from_json(item, row, f"{row.path}{key}[{n}]") for n, item in enumerate(items))
+    body = turns[1:] if turns[0].role == "system" else turns
+    for before, after in zip(body, body[1:], strict=False):
+        if before.role == after.role or after.role == "system":
+            row.fail(
+                f"{row.path}{key!r} has {after.role} after {before.role}",
+                "alternate user and assistant turns; a system turn comes first",
+            )
+    return turns
+
+
+_KEYS = {
+    "sample_id", "patient_id", "study_id", "source", "licence", "split", "messages", "preference", "question",
+    "metadata",
+}  # fmt: skip
+
+
+def from_json(data: Any, *, where: str) -> Sample:
+    """Check one manifest row and make the Sample.
+
+    Args:
+        data: the parsed JSON of one line.
+        where: "path:row", named in every complaint.
+
+    Raises:
+        BadSample: anything missing, unknown, empty or out of order; names the key and the mend.
+    """
+    sample_id = data.get("sample_id") if isinstance(data, dict) else None
+    row = _Row(data, where, sample_id if isinstance(sample_id, str) else None)
+    row.known(_KEYS)
+    preference = question = None
+    if row.data.get("preference") is not None:
+        side = _Row(row.data["preference"], where, row.sample_id, "preference.")
+        side.known({"chosen", "rejected", "made_by"})
+        preference = Preference(
+            chosen=_turns_from_json(side, "chosen"),
+            rejected=_turns_from_json(side, "rejected"),
+            made_by=side.text("made_by"),
+        )
+        for name, turns in (("chosen", preference.chosen), ("rejected", preference.rejected)):
+            if turns[-1].role != "assistant":
+                side.fail(f"preference.{name!r} must end with an assistant turn", "end it with the answer")
+        if preference.chosen == preference.rejected:
+            side.fail("preference.chosen and preference.rejected are the same", "a pair must differ")
+    if row.data.get("question") is not None:
+        ask = _Row(row.data["question"], where, row.sample_id, "question.")
+        ask.known({"kind", "answers", "choices", "topic", "findings"})
+        answers = ask.items("answers")
+        if not answers or not all(isinstance(a, str) and a.strip() for a in answers):
+            ask.fail("question.answers must be non-empty strings", "an empty answer cannot be scored; drop the row")
+        question = Question(
+            kind=ask.text("kind", get_args(QuestionKind)),  # type: ignore[arg-type]
+            answers=tuple(answers),
+            choices=tuple(ask.items("choices", [])),
+            topic=ask.data.get("topic", "other"),
+            findings=tuple(ask.items("findings", [])),
+        )
+        if question.kind in ("closed", "choice") and len(question.choices) < 2:
+            ask.fail(f"a {question.kind} question needs at least two choices", "list them in question.choices")
+    sample = Sample(
+        sample_id=row.text("sample_id"),
+        patient_id=row.text("patient_id"),
+        study_id=row.text("study_id"),
+        source=row.text("source"),
+        licence=row.text("licence"),
+        split=row.text("split", get_args(Split)),  # type: ignore[arg-type]
+        turns=_turns_from_json(row, "messages"),
+        preference=preference,
+        question=question,
+        metadata=row.data.get("metadata", {}),
+    )
+    last = sample.turns[-1].role
+    if preference is None and question is None and last != "assistant":
+        row.fail("the conversation ends without an answer", "end with an assistant turn, or add a question")
+    if question is not None and last != "user":
+        row.fail("an evaluation sample must end with its question", "put the answer into question.answers")
+    return sample
+
+
+def read_jsonl(path: str | Path) -> Iterator[Sample | BadSample]:
+    """Read a manifest lazily; a bad row comes out as the BadSample that tells why, so that the rest is kept."""
+    with Path(path).open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                data = json.loads(line)
+            except json.JSONDecodeError as error:
+                yield BadSample(f"not JSON: {error.msg} at column {error.colno}", where=where, mend="fix the line")
+                continue
+            try:
+                yield from_json(data, where=where)
+            except BadSample as bad:
+                yield bad

@@ -1,0 +1,96 @@
+"""PackedBatch: every tensor the network eats, with its shape, and the check that they agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""Target of a token that carries no loss."""
+
+IMAGE, VOLUME, VIDEO = 0, 1, 2
+"""Codes in ``axis_kinds``: what axis 0 of a visual's grid means (one slice, depth, time)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """S samples laid end to end in one row of T tokens; V visuals laid end to end in one row of P patches.
+
+    Attributes:
+        tokens: (T,) int64.
+        targets: (T,) int64; ``targets[i]`` is the token to predict AT position i (already shifted), or IGNORED.
+        positions: (T,) int64; restart from 0 at each sample.
+        cu_seqlens: (S+1,) int32; sample s is tokens[cu_seqlens[s]:cu_seqlens[s+1]].
+        patches: (P, patch_dim) float32.
+        grids: (V, 3) int64; patches of each visual along (z or time, y, x); their products sum to P.
+        spacing: (V, 3) float32; millimetres per VOXEL along each axis as cut into patches, NaN when unknown; for
+            a video axis 0 is seconds.
+        axis_kinds: (V,) int64; IMAGE, VOLUME or VIDEO.
+        placements: (K,) int64; the visual that each run of placeholder tokens shows, in token order: a visual that
+            two samples share (chosen and rejected) is encoded once.
+        sample_ids: S names.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    positions: Tensor
+    cu_seqlens: Tensor
+    patches: Tensor
+    grids: Tensor
+    spacing: Tensor
+    axis_kinds: Tensor
+    placements: Tensor
+    sample_ids: tuple[str, ...]
+
+    def check(self, *, visual_token_id: int, merge: tuple[int, int, int]) -> None:
+        """Raise ValueError, naming both numbers, when the tensors do not agree with each other."""
+        total = len(self.tokens)
+        if self.targets.shape != (total,) or self.positions.shape != (total,):
+            raise ValueError(
+                f"{total} tokens, but targets {tuple(self.targets.shape)} and positions {tuple(self.positions.shape)}"
+            )
+        if int(self.cu_seqlens[-1]) != total or len(self.cu_seqlens) != len(self.sample_ids) + 1:
+            raise ValueError(
+                f"cu_seqlens {self.cu_seqlens.tolist()[:4]}...{int(self.cu_seqlens[-1])} does not cut {total} tokens "
+                f"into {len(self.sample_ids)} samples"
+            )
+        if int(self.grids.prod(dim=1).sum()) != len(self.patches):
+            raise ValueError(f"grids hold {int(self.grids.prod(dim=1).sum())} patches, got {len(self.patches)}")
+        merged = torch.div(self.grids, torch.tensor(merge), rounding_mode="floor").prod(dim=1)
+        expected = int(merged[self.placements].sum()) if len(self.placements) else 0
+        found = int((self.tokens == visual_token_id).sum())
+        if expected != found:
+            raise ValueError(
+                f"{found} placeholder tokens for {expected} visual tokens of samples {self.sample_ids}; "
+                "render the samples with the processor that the model was saved with"
+            )
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """A copy on ``device``; host copies are asynchronous when pinned."""
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    @property
+    def supervised(self) -> int:
+        """Number of tokens that carry loss."""
+        return int((self.targets != IGNORED).sum())
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        """Keyword arguments of MedVLMForConditionalGeneration.forward for this pack (batch axis of 1)."""
+        return {
+            "input_ids": self.tokens[None],
+            "position_ids": self.positions[None],
+            "cu_seqlens": self.cu_seqlens,
+            "patches": self.patches,
+            "grids": self.grids,
+            "spacing": self.spacing,
+            "axis_kinds": self.axis_kinds,
+            "placements": self.placements,
+        }
