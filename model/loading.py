@@ -1,0 +1,120 @@
+"""Folder or hub id -> model and processor; building from configs; saving whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from medvlm.model.config import MedVLMConfig, VisionConfig
+from medvlm.model.medvlm import MedVLMForConditionalGeneration
+from medvlm.model.processing import MedVLMProcessor
+
+CONFIG_FILE = "config.json"
+
+
+def register() -> None:
+    """Let AutoConfig, AutoProcessor and AutoModelForImageTextToText know medvlm; done by ``import medvlm.model``."""
+    AutoConfig.register(VisionConfig.model_type, VisionConfig, exist_ok=True)
+    AutoConfig.register(MedVLMConfig.model_type, MedVLMConfig, exist_ok=True)
+    AutoModelForImageTextToText.register(MedVLMConfig, MedVLMForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(MedVLMConfig, MedVLMProcessor, exist_ok=True)
+
+
+def load_checkpoint(
+    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
+    """Load model (in eval mode) and processor from a checkpoint folder or a hub id.
+
+    Raises:
+        FileNotFoundError: a local path without config.json.
+        ValueError: the checkpoint is of another architecture.
+    """
+    local = Path(source)
+    if (local.exists() or str(source).startswith((".", os.sep))) and not (local / CONFIG_FILE).is_file():
+        raise FileNotFoundError(
+            f"{source} holds no {CONFIG_FILE}; expected a checkpoint folder such as "
+            "runs/NAME/stages/05-dpo/checkpoint, or a hub id"
+        )
+    config = AutoConfig.from_pretrained(source)
+    if not isinstance(config, MedVLMConfig):
+        raise ValueError(
+            f"{source} is a {config.model_type!r} checkpoint, expected {MedVLMConfig.model_type!r}; to use a language "
+            f"model as decoder set model.text.pretrained: {source} in the training config"
+        )
+    # eager tests and laptops differ only in speed: transformers chooses sdpa where the decoder has it
+    model, report = MedVLMForConditionalGeneration.from_pretrained(
+        source, dtype=dtype, output_loading_info=True
+    )
+    wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys") if report.get(key)}
+    if report.get("mismatched_keys"):
+        wrong["mismatched_keys"] = sorted(str(key) for key in report["mismatched_keys"])
+    if wrong:
+        raise ValueError(f"the weights of {source} do not fit its config: {wrong}; the checkpoint is damaged")
+    return model.to(device).eval(), MedVLMProcessor.from_pretrained(source)
+
+
+def build_model(
+    vision: dict[str, Any],
+    projector: dict[str, Any],
+    text: dict[str, Any],
+    vocab_size: int,
+    visual_token_id: int,
+) -> MedVLMForConditionalGeneration:
+    """A model with random encoder and projector, and a decoder that is random or pretrained.
+
+    Args:
+        vision, projector: arguments of VisionConfig and ProjectorConfig.
+        text: {"config": {"model_type": ..., ...}} or {"pretrained": folder or hub id}.
+        vocab_size: of the tokenizer with the placeholder; a pretrained decoder's embedding grows to it when smaller.
+    """
+    if set(text) - {"config", "pretrained"} or len(text) != 1:
+        raise ValueError(f"model.text needs exactly one of 'config' and 'pretrained', got {sorted(text)}")
+    if "pretrained" in text:
+        decoder = AutoModelForCausalLM.from_pretrained(text["pretrained"])
+        if decoder.get_input_embeddings().num_embeddings < vocab_size:
+            decoder.resize_token_embeddings(vocab_size)
+        text_config = decoder.config
+    else:
+        text_config = {"vocab_size": vocab_size, **text["config"]}
+        decoder = None
+    config = MedVLMConfig(
+        vision_config=vision,
+        projector_config=projector,
+        text_config=text_config,
+        visual_token_id=visual_token_id,
+    )
+    model = MedVLMForConditionalGeneration(config)
+    if decoder is not None:
+        model.text.load_state_dict(decoder.state_dict())
+    return model
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: MedVLMForConditionalGeneration,
+    processor: MedVLMProcessor,
+    state_dict: dict[str, torch.Tensor] | None = None,
+) -> Path:
+    """Write a Hugging Face folder under a temporary name and rename it, so that a half-written one is never seen."""
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary, state_dict=state_dict)
+    processor.save_pretrained(temporary)
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+        folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(folder)
+    return folder

@@ -1,0 +1,200 @@
+"""MedVLMForConditionalGeneration: encode, project, write into the placeholders, decode."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from medvlm.model.batch import IGNORED, IMAGE
+from medvlm.model.config import MedVLMConfig
+from medvlm.model.projector import Projector
+from medvlm.model.vision import VisionEncoder
+
+COMPONENTS = ("vision", "projector", "text")
+"""The three parts of the model; every parameter's name begins with one of them."""
+
+_VISUAL_INPUTS = ("patches", "grids", "spacing", "axis_kinds", "placements")
+
+
+class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """A packed vision encoder, a projector and any transformers causal language model."""
+
+    config_class = MedVLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _no_split_modules = ["EncoderLayer"]  # noqa: RUF012
+
+    def __init__(self, config: MedVLMConfig) -> None:
+        super().__init__(config)
+        self.vision = VisionEncoder(config.vision_config)
+        self.projector = Projector(
+            config.projector_config, config.vision_config.hidden_size, config.text_config.hidden_size
+        )
+        self.text = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.text.get_input_embeddings()
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        self.text.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.text.get_output_embeddings()
+
+    @property
+    def merge(self) -> list[int]:
+        """Patches along (z, y, x) that become one visual token."""
+        return self.config.projector_config.merge
+
+    def visual_features(
+        self, patches: Tensor, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, placements: Tensor
+    ) -> Tensor:
+        """Visual tokens (N, text_hidden) in the order of the placeholders; each visual is encoded once."""
+        features = self.projector(self.vision(patches, grids, spacing, axis_kinds, self.merge))
+        counts = [math.prod(g // m for g, m in zip(grid, self.merge, strict=True)) for grid in grids.tolist()]
+        order = placements.tolist()
+        if order == list(range(len(counts))):
+            return features
+        pieces = features.split(counts)
+        return torch.cat([pieces[index] for index in order])
+
+    def _dummy_visual(self) -> tuple[Tensor, ...]:
+        """One token's worth of blank patches.
+
+        A rank whose pack holds text only must still run every trainable part, or the collectives of ZeRO-2/3 of
+        its neighbours wait for ever (seen with two gloo processes; DeepSpeed issue 7170).
+        """
+        device = self.device
+        grid = torch.tensor([self.merge], device=device)
+        return (
+            torch.zeros(math.prod(self.merge), self.config.vision_config.patch_dim, device=device),
+            grid,
+            torch.full((1, 3), float("nan"), device=device),
+            torch.full((1,), IMAGE, device=device),
+            torch.zeros(1, dtype=torch.int64, device=device),
+        )
+
+    def _embed(self, input_ids: Tensor, visual_inputs: tuple[Tensor | None, ...]) -> Tensor:
+        """Token embeddings (B, L, hidden) with the visual tokens in the place of the placeholders."""
+        embeds = self.get_input_embeddings()(input_ids)
+        patches = visual_inputs[0]
+        if patches is None or len(patches) == 0:
+            if self.training:
+                return embeds + 0.0 * self.visual_features(*self._dummy_visual()).sum().to(embeds.dtype)
+            return embeds
+        features = self.visual_features(*visual_inputs).to(embeds.dtype)  # type: ignore[arg-type]
+        mask = input_ids == self.config.visual_token_id
+        if int(mask.sum()) != len(features):
+            raise ValueError(
+                f"{int(mask.sum())} placeholder tokens for {len(features)} visual tokens; use the processor that was "
+                "saved with this model"
+            )
+        return embeds.masked_scatter(mask[..., None], features)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        patches: Tensor | None = None,
+        grids: Tensor | None = None,
+        spacing: Tensor | None = None,
+        axis_kinds: Tensor | None = None,
+        placements: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token.
+
+        Either a padded batch (B, L) with ``attention_mask``, or one pack (1, T) with restarting ``position_ids``,
+        ``cu_seqlens`` and no mask: transformers then keeps attention inside each sample.
+
+        Args:
+            patches, grids, spacing, axis_kinds, placements: as in PackedBatch.
+            labels: (B, L) unshifted, IGNORED where there is no loss; the loss is the mean over the others.
+            logits_to_keep: as in transformers: the last k positions, or a tensor of positions.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("pass input_ids or inputs_embeds")
+            inputs_embeds = self._embed(input_ids, (patches, grids, spacing, axis_kinds, placements))
+        if cu_seqlens is not None:
+            use_cache = False
+        output = self.text(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        loss = None
+        if labels is not None:
+            shifted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+            loss = F.cross_entropy(
+                output.logits.float().flatten(0, 1), shifted.flatten(), ignore_index=IGNORED
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=output.logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Visuals are encoded with the prompt only; later steps read the cache."""
+        first = kwargs.get("is_first_iteration", False)
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        if not first and kwargs.get("use_cache", True):
+            for name in _VISUAL_INPUTS:
+                inputs.pop(name, None)
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Beams and several answers per prompt share the encoded visual: only its placements are repeated."""
+        visual = {name: kwargs.pop(name) for name in _VISUAL_INPUTS if kwargs.get(name) is not None}
+        if visual and expand_size > 1 and input_ids is not None:
+            visual["placements"] = self._repeat_placements(input_ids, visual, expand_size)
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        )
+        return input_ids, {**kwargs, **visual}
+
+    def _repeat_placements(self, input_ids: Tensor, visual: dict[str, Tensor], times: int) -> Tensor:
+        merge = torch.tensor(self.merge, device=visual["grids"].device)
+        tokens = (visual["grids"] // merge).prod(dim=1)[visual["placements"]].tolist()
+        rows, start = [], 0
+        for wanted in (input_ids == self.config.visual_token_id).sum(dim=1).tolist():
+            stop = start
+            while wanted > 0:
+                wanted -= tokens[stop]
+                stop += 1
+            rows += [visual["placements"][start:stop]] * times
+            start = stop
+        return torch.cat(rows)

@@ -1,0 +1,243 @@
+"""MedVLMProcessor: visuals + chat messages -> patches, grids, tokens, loss mask. Training and inference share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+
+from medvlm.model.batch import IMAGE, VIDEO, VOLUME
+from medvlm.model.chat_template import tokenize_chat
+from medvlm.model.geometry import resize_image, resize_volume
+from medvlm.model.grid import GridRule, Size3
+from medvlm.model.intensity import HU_WINDOWS, to_channels
+from medvlm.model.patches import cut
+from medvlm.model.tokenizer import VISUAL_TOKEN
+from medvlm.model.visual import Image, Video, Visual, Volume, kind_of
+
+AXIS_KIND = {"image": IMAGE, "volume": VOLUME, "video": VIDEO}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchedVisual:
+    """One visual as the encoder sees it.
+
+    Attributes:
+        patches: (P, patch_dim) float32 in [-1, 1]; the patches of one visual token lie together.
+        grid: patches along (z or time, y, x).
+        spacing: per voxel after resampling: millimetres (axis 0 of a video: seconds), NaN where unknown.
+        axis_kind: IMAGE, VOLUME or VIDEO.
+        tokens: visual tokens after the merge.
+    """
+
+    patches: np.ndarray
+    grid: Size3
+    spacing: tuple[float, float, float]
+    axis_kind: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """One conversation, ready for packing.
+
+    Attributes:
+        tokens: (L,) int64.
+        supervised: (L,) bool; True on tokens that the assistant must learn to write.
+        visuals: in the order of their placeholder runs.
+    """
+
+    tokens: np.ndarray
+    supervised: np.ndarray
+    visuals: tuple[PatchedVisual, ...]
+
+
+class MedVLMProcessor(ProcessorMixin):
+    """Everything between a scan in physical units and the tensors of the model; saved with the checkpoint.
+
+    Args:
+        tokenizer: any fast tokenizer with a chat template and the placeholder token.
+        patch_size, merge: as in the model's config.
+        max_patches: per kind, the most patches of one visual.
+        max_depth: per kind, the most slices or frames.
+        hu_windows: three names of HU_WINDOWS or (low, high) pairs: the channels of a CT.
+    """
+
+    attributes = ["tokenizer"]  # noqa: RUF012 (ProcessorMixin reads it as a class attribute)
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        patch_size: Sequence[int] = (2, 16, 16),
+        merge: Sequence[int] = (1, 2, 2),
+        max_patches: dict[str, int] | None = None,
+        max_depth: dict[str, int] | None = None,
+        hu_windows: Sequence[Any] = ("lung", "soft_tissue", "bone"),
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.patch_size = list(patch_size)
+        self.merge = list(merge)
+        self.max_patches = {"image": 1024, "volume": 4096, "video": 4096, **(max_patches or {})}
+        self.max_depth = {"volume": 64, "video": 32, **(max_depth or {})}
+        self.hu_windows = list(hu_windows)
+        super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
+        self._windows = [
+            HU_WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in hu_windows
+        ]
+        if len(self._windows) != 3:
+            raise ValueError(f"hu_windows must name three channels, got {list(hu_windows)}")
+        for name, values in (("max_patches", self.max_patches), ("max_depth", self.max_depth)):
+            unknown = set(values) - {"image", "volume", "video"}
+            if unknown:
+                raise ValueError(f"{name} has unknown kinds {sorted(unknown)}; use image, volume, video")
+        if VISUAL_TOKEN not in tokenizer.get_vocab():
+            raise ValueError(
+                f"the tokenizer has no {VISUAL_TOKEN}; pass it through model.tokenizer.add_visual_token"
+            )
+        self.visual_token_id = int(tokenizer.convert_tokens_to_ids(VISUAL_TOKEN))
+
+    @property
+    def rule(self) -> GridRule:
+        """The budget and the patch arithmetic."""
+        return GridRule(
+            patch=tuple(self.patch_size),  # type: ignore[arg-type]
+            merge=tuple(self.merge),  # type: ignore[arg-type]
+            max_patches=self.max_patches,
+            max_depth=self.max_depth,
+        )
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an assistant's turn."""
+        return frozenset([int(self.tokenizer.eos_token_id)])
+
+    def patch(self, visual: Visual) -> PatchedVisual:
+        """Window, resample and cut one visual; the spacing follows the resampling."""
+        rule, kind = self.rule, kind_of(visual)
+        match visual:
+            case Image():
+                size: Size3 = (1, visual.pixels.shape[1], visual.pixels.shape[2])
+                plane = visual.spacing_mm or (np.nan, np.nan)
+                spacing = (np.nan, *plane)
+            case Volume():
+                size = visual.voxels.shape  # type: ignore[assignment]
+                spacing = visual.spacing_mm or (np.nan, np.nan, np.nan)  # type: ignore[assignment]
+            case Video():
+                size = (len(visual.frames), *visual.frames.shape[2:])
+                plane = visual.spacing_mm or (np.nan, np.nan)
+                span = float(visual.times_s[-1] - visual.times_s[0])
+                spacing = (span / max(1, len(visual.times_s) - 1), *plane)
+        target = rule.target_size(size, kind)
+        if isinstance(visual, Video):
+            visual = _frames_at(visual, target[0])
+        array = self._resized(to_channels(visual, self._windows), target, kind)
+        scaled = tuple(s * old / new for s, old, new in zip(spacing, size, target, strict=True))
+        grid = rule.grid(target)
+        return PatchedVisual(
+            patches=cut(array * 2.0 - 1.0, rule),
+            grid=grid,
+            spacing=scaled,  # type: ignore[arg-type]
+            axis_kind=AXIS_KIND[kind],
+            tokens=rule.tokens(grid),
+        )
+
+    @staticmethod
+    def _resized(array: np.ndarray, target: Size3, kind: str) -> np.ndarray:
+        """(3, D, H, W) -> (3, *target): volumes are averaged along z; an image or frame is resized in plane."""
+        if kind == "volume":
+            # Grey volumes hold three equal channels: resample one.
+            if (
+                np.shares_memory(array[0], array[-1])
+                or (array[0] == array[-1]).all()
+                and (array[0] == array[1]).all()
+            ):
+                return np.repeat(resize_volume(array[0], target)[None], 3, axis=0)
+            return np.stack([resize_volume(channel, target) for channel in array])
+        frames = np.stack([resize_image(array[:, d], target[1:]) for d in range(array.shape[1])], axis=1)
+        return np.repeat(frames, target[0], axis=1) if kind == "image" else frames
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        visuals: Sequence[PatchedVisual],
+        add_generation_prompt: bool = False,
+    ) -> Rendered:
+        """Tokenize ``messages`` around visuals that were already cut into patches."""
+        chat = tokenize_chat(
+            self.tokenizer,
+            messages,
+            [visual.tokens for visual in visuals],
+            self.visual_token_id,
+            self.end_ids,
+            add_generation_prompt,
+        )
+        return Rendered(
+            tokens=np.asarray(chat.tokens, dtype=np.int64),
+            supervised=np.asarray(chat.supervised, dtype=bool),
+            visuals=tuple(visuals),
+        )
+
+    def __call__(  # type: ignore[override]
+        self,
+        messages: Sequence[Sequence[dict[str, Any]]],
+        visuals: Sequence[Sequence[Visual]] | None = None,
+        add_generation_prompt: bool = True,
+        **_: Any,
+    ) -> BatchFeature:
+        """A left-padded batch for ``generate``.
+
+        Args:
+            messages: one conversation per row.
+            visuals: per row, its Images, Volumes and Videos in the order of the message parts.
+
+        Returns:
+            input_ids (B, L), attention_mask (B, L), and when any row has visuals: patches (P, patch_dim), grids (V, 3),
+            spacing (V, 3), axis_kinds (V,), placements (V,).
+        """
+        rows = visuals if visuals is not None else [[] for _ in messages]
+        rendered = [
+            self.render(conversation, [self.patch(v) for v in row], add_generation_prompt)
+            for conversation, row in zip(messages, rows, strict=True)
+        ]
+        longest = max(len(r.tokens) for r in rendered)
+        pad = self.tokenizer.pad_token_id
+        pad = self.tokenizer.eos_token_id if pad is None else pad
+        ids = torch.full((len(rendered), longest), int(pad))
+        mask = torch.zeros_like(ids)
+        for index, r in enumerate(rendered):
+            ids[index, longest - len(r.tokens) :] = torch.from_numpy(r.tokens)
+            mask[index, longest - len(r.tokens) :] = 1
+        batch: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
+        shown = [visual for r in rendered for visual in r.visuals]
+        if shown:
+            batch |= visual_tensors(shown)
+            batch["placements"] = torch.arange(len(shown))
+        return BatchFeature(batch)
+
+
+def visual_tensors(visuals: Sequence[PatchedVisual]) -> dict[str, torch.Tensor]:
+    """Lay visuals end to end: patches (P, patch_dim), grids (V, 3), spacing (V, 3), axis_kinds (V,)."""
+    return {
+        "patches": torch.from_numpy(np.concatenate([v.patches for v in visuals])),
+        "grids": torch.tensor([v.grid for v in visuals], dtype=torch.int64),
+        "spacing": torch.tensor([v.spacing for v in visuals], dtype=torch.float32),
+        "axis_kinds": torch.tensor([v.axis_kind for v in visuals], dtype=torch.int64),
+    }
+
+
+def _frames_at(video: Video, count: int) -> Video:
+    """``count`` frames evenly over the clip, first and last kept; frames are chosen, never averaged."""
+    chosen = np.linspace(0, len(video.frames) - 1, count).round().astype(int)
+    times = np.linspace(video.times_s[0], max(video.times_s[-1], video.times_s[0] + 1e-6 * count), count)
+    return Video(
+        frames=np.ascontiguousarray(video.frames[chosen]),
+        times_s=times if count > 1 else times[:1],
+        modality=video.modality,
+        spacing_mm=video.spacing_mm,
+    )
