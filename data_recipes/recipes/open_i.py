@@ -1,0 +1,108 @@
+"""The Indiana University chest X-ray collection (Open-i): XML reports, and radiographs when they are there.
+
+Demner-Fushman et al., Preparing a collection of radiology examinations for distribution and retrieval, JAMIA
+23(2):304-310 (2016). Without NLMCXR_png/ the task is text alone: write the impression for these findings. With
+it, the report is asked of the radiographs. Every report is another patient, as far as the collection tells.
+"XXXX" marks what was removed to protect patients; such reports carry ``deidentified`` in their metadata.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from medvlm.data_recipes.asking import ask, visual_at
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.recipe import Recipe
+from medvlm.data_recipes.sample import Sample, Split
+from medvlm.data_recipes.splits import split_patients
+from medvlm.data_recipes.tables import Row, make_samples
+
+REPORTS = (Path("NLMCXR_reports") / "ecgen-radiology", Path("ecgen-radiology"))
+PICTURES = "NLMCXR_png"
+
+
+def _reports(folder: Path) -> Path | None:
+    return next((folder / place for place in REPORTS if (folder / place).is_dir()), None)
+
+
+def _read(path: Path) -> Row | BadSample:
+    """Sections and image names of one report, as a row."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError) as error:
+        return BadSample(f"not a readable XML report: {error}", where=str(path), mend="download the file again")
+    identity = root.find("uId")
+    values: dict[str, object] = {
+        "id": None if identity is None else identity.get("id"),
+        "images": [image.get("id") for image in root.iter("parentImage")],
+    }
+    for section in root.iter("AbstractText"):
+        values[section.get("Label", "unlabelled").lower()] = "".join(section.itertext())
+    return Row(where=str(path), number=1, values=values)
+
+
+def _pictures(row: Row, folder: Path) -> list[Path]:
+    return [folder / PICTURES / f"{name}.png" for name in row.values["images"]]
+
+
+def _make(row: Row, folder: Path, splits: dict[str, Split]) -> Iterable[Sample]:
+    identity = row.text("id")
+    patient = f"{RECIPE.name}/{identity}"
+    findings, impression = row.optional("findings"), row.optional("impression")
+    indication = row.optional("indication")
+    illustrated = (folder / PICTURES).is_dir()
+    if illustrated:
+        mend = f"download NLMCXR_png.tgz from {RECIPE.url}"
+        visuals = [visual_at(path, kind="image", where=row.where, mend=mend) for path in _pictures(row, folder)]
+        if not visuals:
+            raise BadSample("the report names no radiograph", where=row.where, mend="leave the report out")
+        parts = (("Findings", findings), ("Impression", impression))
+        answer = " ".join(f"{name}: {text}" for name, text in parts if text)
+        prompt = "Write the report of this chest X-ray study."
+    else:
+        visuals = []
+        answer = row.text("impression")
+        prompt = f"Findings: {row.text('findings')}\nWrite the impression of this chest X-ray report."
+    yield ask(
+        sample_id=patient,
+        patient_id=patient,
+        source=RECIPE.name,
+        licence=RECIPE.licence,
+        split=splits[patient],
+        visuals=visuals,
+        prompt=f"Indication: {indication}\n{prompt}" if indication else prompt,
+        answers=[answer],
+        kind="report",
+        topic="report" if illustrated else "impression",
+        where=row.where,
+        metadata={"modality": "CR", "deidentified": "XXXX" in f"{indication} {findings} {impression}"},
+    )
+
+
+def _build(folder: Path) -> Iterator[Sample | BadSample]:
+    reports = _reports(folder)
+    if reports is None:
+        yield BadSample(
+            "no folder ecgen-radiology with reports",
+            where=str(folder),
+            mend=f"unpack NLMCXR_reports.tgz from {RECIPE.url}",
+        )
+        return
+    rows = [_read(path) for path in sorted(reports.glob("*.xml"))]
+    patients = (f"{RECIPE.name}/{row.optional('id')}" for row in rows if isinstance(row, Row))
+    splits = split_patients(patients)
+    yield from make_samples(rows, lambda row: _make(row, folder, splits))
+
+
+RECIPE = Recipe(
+    name="open-i",
+    version="NLMCXR (2016)",
+    licence="CC BY-NC-ND 4.0",
+    url="https://openi.nlm.nih.gov/faq",
+    citation="Demner-Fushman et al., JAMIA 23(2):304-310 (2016)",
+    owned=(*(f"{place}/*.xml" for place in REPORTS), f"{PICTURES}/**/*"),
+    matches=lambda folder: _reports(folder) is not None,
+    build=_build,
+)
