@@ -1,0 +1,245 @@
+"""DeepSpeedEngine: ZeRO 0 to 3 with torch's AdamW; the DeepSpeed configuration is made from ours."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from medvlm.train.config import EngineConfig
+from medvlm.train.distributed import connect, sum_over_ranks
+from medvlm.train.optim import set_learning_rates
+from medvlm.train.rank_state import checksum, load_rank_state, save_rank_state
+
+_TAG = "deepspeed"
+_BUCKET = 100_000_000
+"""Elements of one reduction or gathering; DeepSpeed's default of 5e8 costs 2 GB of fp32 buffer."""
+
+
+def deepspeed_config(
+    config: EngineConfig, *, gradient_clip: float, micro_batches_per_step: int, world_size: int
+) -> dict[str, Any]:
+    """The dictionary given to ``deepspeed.initialize``.
+
+    Batch sizes only have to agree with each other: nothing is divided by them (see ``DeepSpeedEngine.backward``).
+    """
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "reduce_bucket_size": _BUCKET,
+        "allgather_bucket_size": _BUCKET,
+        "contiguous_gradients": True,
+    }
+    if config.offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    result: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": micro_batches_per_step,
+        "train_batch_size": micro_batches_per_step * world_size,
+        # ZeRO 0 in fp32 does not report the norm of its gradient: the engine clips there itself.
+        "gradient_clipping": gradient_clip if config.zero_stage else 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "communication_data_type": "fp32",
+        "steps_per_print": 2**31,
+        "wall_clock_breakdown": False,
+    }
+    if config.precision == "bf16":
+        result["bf16"] = {"enabled": True}
+        result["data_types"] = {"grad_accum_dtype": "fp32"}
+    return result
+
+
+def _import_deepspeed(device_type: str) -> Any:
+    try:
+        import deepspeed
+    except ModuleNotFoundError as error:
+        if error.name != "deepspeed":
+            raise
+        raise ModuleNotFoundError(
+            "engine.kind is 'deepspeed', but DeepSpeed is not installed; run `pip install 'medvlm[deepspeed]'`, or "
+            "set engine.kind: accelerate",
+            name="deepspeed",
+        ) from error
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that torch 2.13 deprecates, and torch says so at every call.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
+    if device_type == "cpu":
+        # A shared-memory all-reduce for inference, which training never calls: without this DeepSpeed compiles it
+        # at the first start (40 s, and a C++ compiler).
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+class DeepSpeedEngine:
+    """See ``Engine``. With bf16 weights are bf16, and the optimizer holds fp32 masters."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: nn.Module,
+        groups: list[dict[str, Any]],
+        gradient_clip: float,
+        micro_batches_per_step: int,
+    ) -> None:
+        ranks = connect(config.device)
+        self.rank, self.world_size, self.device = ranks.rank, ranks.world_size, ranks.device
+        self.deepspeed = _import_deepspeed(self.device.type)
+        self.module, self.config, self.gradient_clip = model, config, gradient_clip
+        self.names = [group["name"] for group in groups]
+        self.description = f"deepspeed, ZeRO {config.zero_stage}, {config.precision}, offload {config.offload}"
+        self._frozen: dict[str, int] | None = None
+        settings = deepspeed_config(
+            config,
+            gradient_clip=gradient_clip,
+            micro_batches_per_step=micro_batches_per_step,
+            world_size=self.world_size,
+        )
+        fused = self.device.type == "cuda" and not config.offload
+        optimizer = torch.optim.AdamW(groups, fused=fused)
+        # DeepSpeed reads LOCAL_RANK at start and in ZeRO-3's forward pass, also without a launcher. Accelerate would
+        # take it for a launcher's, so close() removes it.
+        self._alone = "LOCAL_RANK" not in os.environ
+        if self._alone:
+            os.environ["LOCAL_RANK"] = "0"
+        with contextlib.redirect_stdout(io.StringIO()):  # BF16_Optimizer prints memory tables
+            self.model, self.optimizer, _, _ = self.deepspeed.initialize(
+                model=model, optimizer=optimizer, config=settings, dist_init_required=False
+            )
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        self.model.set_gradient_accumulation_boundary(last)
+        # DeepSpeed averages over ranks: the sum is the average times their number.
+        self.model.backward(loss * self.world_size, scale_wrt_gas=False)
+
+    def step(self, learning_rates: Mapping[str, float]) -> float:
+        set_learning_rates(self.optimizer.param_groups, self.names, learning_rates)
+        norm = None
+        if self.config.zero_stage == 0:
+            norm = self._clip()
+        self.model.step()
+        if norm is None:
+            norm = float(self.model.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise _not_finite(norm)
+        return norm
+
+    def _clip(self) -> float:
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        if not math.isfinite(norm):
+            raise _not_finite(norm)
+        if 0 < self.gradient_clip < norm:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, torch.tensor(norm))
+        return norm
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        return sum_over_ranks(values, self.device)
+
+    def gather_state_dict(
+        self, *, only_trainable: bool = False, weights: Literal["model", "master"] = "model"
+    ) -> dict[str, Tensor] | None:
+        result: dict[str, Tensor] = {}
+        kept: dict[int, Tensor | None] = {}
+        for name, tensor in self.module.state_dict(keep_vars=True).items():
+            trained = tensor.requires_grad
+            if only_trainable and not trained:
+                continue
+            if id(tensor) not in kept:  # tied weights stay one tensor under two names
+                kept[id(tensor)] = self._whole(name, tensor, master=weights == "master" and trained)
+            whole = kept[id(tensor)]
+            if whole is not None:
+                result[name] = whole
+        return result if self.rank == 0 else None
+
+    def _whole(self, name: str, tensor: Tensor, *, master: bool) -> Tensor | None:
+        """One whole tensor on the CPU of rank 0, gathered from all ranks where ZeRO-3 partitions it."""
+        shape = getattr(tensor, "ds_shape", tensor.shape)
+        whole = None
+        if master and self.config.zero_stage > 0:
+            from deepspeed.utils import safe_get_full_fp32_param
+
+            value = safe_get_full_fp32_param(tensor)
+            if value is None:
+                raise RuntimeError(f"DeepSpeed holds no master weights for trainable parameter {name!r}")
+            whole = value.view(shape).to("cpu", torch.float32, copy=True) if self.rank == 0 else None
+        elif hasattr(tensor, "ds_id"):
+            with self.deepspeed.zero.GatheredParameters([tensor]):
+                whole = tensor.detach().to("cpu", copy=True) if self.rank == 0 else None
+        elif self.rank == 0:
+            whole = tensor.detach().to("cpu", copy=True)
+        if whole is not None and whole.shape != shape:
+            raise RuntimeError(f"gathered {name!r} has shape {tuple(whole.shape)}, the parameter {tuple(shape)}")
+        return whole
+
+    def _trainable(self) -> list[str]:
+        return [name for name, p in self.module.named_parameters() if p.requires_grad]
+
+    def _frozen_shards(self) -> Iterable[tuple[str, Tensor]]:
+        parameter: Any
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                continue
+            shard = getattr(parameter, "ds_tensor", None)
+            if shard is None:
+                yield name, parameter
+                continue
+            # The last shard is padded with whatever was in memory.
+            size = shard.numel()
+            yield name, shard.view(-1)[: max(0, min(size, parameter.ds_numel - self.rank * size))]
+
+    def _frozen_checksums(self) -> dict[str, int]:
+        if self._frozen is None:
+            self._frozen = checksum(self._frozen_shards())
+        return self._frozen
+
+    def save_state(self, folder: Path) -> None:
+        self.model.save_checkpoint(str(folder), tag=_TAG, save_latest=False, exclude_frozen_parameters=True)
+        save_rank_state(
+            folder,
+            engine=self.description,
+            rank=self.rank,
+            world_size=self.world_size,
+            trainable=self._trainable(),
+            frozen=self._frozen_checksums(),
+        )
+        self.barrier()
+
+    def load_state(self, folder: Path) -> None:
+        """See ``Engine``. DeepSpeed's own files are pickles: resume only from folders that you trust."""
+        load_rank_state(
+            folder,
+            engine=self.description,
+            rank=self.rank,
+            world_size=self.world_size,
+            trainable=self._trainable(),
+            frozen=self._frozen_checksums(),
+        )
+        # Not strict, because frozen weights are not in the file; load_rank_state has compared both sets of names.
+        path, _ = self.model.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False)
+        if path is None:
+            raise FileNotFoundError(f"{folder / _TAG}: DeepSpeed finds no state there; resume from another step")
+        self.barrier()
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        self.model.destroy()
+        if self._alone:
+            os.environ.pop("LOCAL_RANK", None)
+
+
+def _not_finite(norm: float) -> FloatingPointError:
+    return FloatingPointError(f"the gradient norm is {norm}; lower the learning rate or look at the last batch")
