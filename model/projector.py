@@ -18,6 +18,8 @@ class Projector(PreTrainedModel):
     """
 
     config_class = ProjectorConfig
+    _supports_sdpa = True
+    _supports_flash_attn = True
 
     def __init__(self, config: ProjectorConfig, vision_width: int, text_width: int) -> None:
         super().__init__(config)

@@ -1,0 +1,92 @@
+"""Curriculum and stage -> model, processor, and exactly the parameters that the stage trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from medvlm.data_recipes.sample import Sample, read_jsonl
+from medvlm.model.loading import build_model, load_checkpoint
+from medvlm.model.medvlm import COMPONENTS, MedVLMForConditionalGeneration
+from medvlm.model.processing import MedVLMProcessor
+from medvlm.model.tokenizer import add_visual_token, train_tokenizer
+from medvlm.train.config import Curriculum, Stage
+from medvlm.train.lora import add_lora
+
+
+def first_model(curriculum: Curriculum) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
+    """The model that the first stage starts from: loaded, or put together as the configuration says.
+
+    Seed torch before: random parts follow its state.
+    """
+    source = curriculum.model
+    if source.pretrained is not None:
+        return load_checkpoint(source.pretrained)
+    if "train" in source.tokenizer:
+        tokenizer = train_tokenizer(_texts(curriculum), **source.tokenizer["train"])
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer["pretrained"])
+    visual_token_id = add_visual_token(tokenizer)
+    model = build_model(source.vision, source.projector, source.text, len(tokenizer), visual_token_id)
+    processor = MedVLMProcessor(
+        tokenizer,
+        patch_size=model.config.vision_config.patch_size,
+        merge=model.config.projector_config.merge,
+        **source.processor,
+    )
+    model.generation_config.eos_token_id = sorted(processor.end_ids)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    return model, processor
+
+
+def _texts(curriculum: Curriculum) -> Iterable[str]:
+    """Every text of the training manifests, each manifest once: what the tokenizer is trained on."""
+    manifests = dict.fromkeys(source.manifest for stage in curriculum.stages for source in stage.mixture)
+    for manifest in manifests:
+        for row in read_jsonl(Path(curriculum.data.root) / manifest):
+            if isinstance(row, Sample):
+                for side in row.sides():
+                    yield from (part for turn in side for part in turn.content if isinstance(part, str))
+
+
+def component_of(name: str) -> str:
+    """The component that a parameter's learning rate follows: vision, projector, text, or lora."""
+    return "lora" if "lora_" in name else name.split(".")[0]
+
+
+def set_trainable(model: MedVLMForConditionalGeneration, stage: Stage) -> dict[str, int]:
+    """Freeze and unfreeze as ``stage`` says, add its adapters, and assert that just these are trained.
+
+    Returns:
+        Component (or "lora") -> number of trained parameters.
+
+    Raises:
+        ValueError: a LoRA target matches nothing.
+    """
+    rates = stage.learning_rate.of_components()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(component_of(name) in rates)
+    if stage.lora is not None:
+        add_lora(model, stage.lora)
+    trained = trained_parameters(model)
+    expected = set(rates) | ({"lora"} if stage.lora else set())
+    if set(trained) != expected:
+        raise AssertionError(f"stage {stage.name!r} should train {sorted(expected)}, but trains {sorted(trained)}")
+    return trained
+
+
+def trained_parameters(model: MedVLMForConditionalGeneration) -> dict[str, int]:
+    """Component (or "lora") -> number of parameters that require a gradient."""
+    trained: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            component = component_of(name)
+            trained[component] = trained.get(component, 0) + parameter.numel()
+    return trained
+
+
+def parameters(model: MedVLMForConditionalGeneration) -> dict[str, int]:
+    """Component -> number of parameters."""
+    return {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in COMPONENTS}

@@ -1,0 +1,75 @@
+"""Preference optimisation over packs of (chosen, rejected) pairs; the reference is the model with adapters off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medvlm.model.batch import PackedBatch
+from medvlm.train.config import PreferenceConfig
+from medvlm.train.objectives.objective import Loss, sums_per_sample, token_log_probabilities
+
+
+def preference_loss(margin: Tensor, config: PreferenceConfig) -> Tensor:
+    """Loss of each pair from its margin.
+
+    Args:
+        margin: (B,) [log pi(chosen) - log ref(chosen)] - [log pi(rejected) - log ref(rejected)].
+        config: which loss. sigmoid: DPO, equation 7 of arXiv:2305.18290, with label smoothing as conservative DPO;
+            robust: arXiv:2403.00409, equation 3; ipo: equation 17 of arXiv:2310.12036; hinge: SLiC, arXiv:2305.10425.
+
+    Returns:
+        (B,) losses.
+    """
+    beta, smoothing = config.beta, config.label_smoothing
+    won, lost = -F.logsigmoid(beta * margin), -F.logsigmoid(-beta * margin)
+    match config.loss:
+        case "sigmoid":
+            return (1 - smoothing) * won + smoothing * lost
+        case "robust":
+            return ((1 - smoothing) * won - smoothing * lost) / (1 - 2 * smoothing)
+        case "ipo":
+            return (margin - 1 / (2 * beta)) ** 2
+        case "hinge":
+            return torch.relu(1 - beta * margin)
+    raise ValueError(f"unknown preference loss {config.loss!r}")
+
+
+class Preference:
+    """One item is one pair; chosen and rejected of a pair stand next to each other in the pack.
+
+    Args:
+        config: loss and its strength.
+        adapters_off: context in which the model is the reference.
+    """
+
+    def __init__(self, config: PreferenceConfig, adapters_off: Callable[[], AbstractContextManager]) -> None:
+        self.config, self.adapters_off = config, adapters_off
+
+    def count(self, batch: PackedBatch) -> int:
+        return len(batch.sample_ids) // 2
+
+    def __call__(self, model: nn.Module, batch: PackedBatch) -> Loss:
+        with torch.no_grad(), self.adapters_off():
+            reference = sums_per_sample(*token_log_probabilities(model, batch), batch.cu_seqlens)  # (2B,)
+        log_probabilities, where = token_log_probabilities(model, batch)
+        policy = sums_per_sample(log_probabilities, where, batch.cu_seqlens)
+        gain = (policy - reference).view(-1, 2)  # (B, chosen and rejected)
+        margin = gain[:, 0] - gain[:, 1]
+        losses = preference_loss(margin, self.config)
+        if self.config.supervised_weight:
+            lengths = sums_per_sample(torch.ones_like(log_probabilities), where, batch.cu_seqlens).view(-1, 2)[:, 0]
+            losses = losses - self.config.supervised_weight * policy.view(-1, 2)[:, 0] / lengths
+        chosen, rejected = policy.detach().view(-1, 2).unbind(dim=1)
+        return Loss(
+            total=losses.sum(),
+            metrics={
+                "margin": float(margin.detach().sum()),
+                "reward_accuracy": float((margin.detach() > 0).sum()),
+                "chosen_over_rejected": float((chosen > rejected).sum()),
+            },
+        )

@@ -1,0 +1,19 @@
+"""Next-token cross-entropy on what the assistant says and on the end of its turn."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from medvlm.model.batch import PackedBatch
+from medvlm.train.objectives.objective import Loss, token_log_probabilities
+
+
+class Supervised:
+    """Captions, reports, questions and text alike: one item is one supervised token."""
+
+    def count(self, batch: PackedBatch) -> int:
+        return batch.supervised
+
+    def __call__(self, model: nn.Module, batch: PackedBatch) -> Loss:
+        log_probabilities, _ = token_log_probabilities(model, batch)
+        return Loss(total=-log_probabilities.sum())

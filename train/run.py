@@ -1,0 +1,124 @@
+"""Run a curriculum.
+
+    python -m medvlm.train.run configs/quickstart.yaml
+    torchrun --nproc_per_node=8 -m medvlm.train.run configs/quickstart.yaml engine.zero_stage=2
+    python -m medvlm.train.run configs/quickstart.yaml --stage dpo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.model.loading import save_checkpoint
+from medvlm.train.assemble import first_model
+from medvlm.train.config import Curriculum, dump, fingerprint, load_curriculum
+from medvlm.train.distributed import Ranks, connect, disconnect
+from medvlm.train.randomness import seed_everything
+from medvlm.train.stage import run_stage, stage_folder
+from medvlm.train.typed_yaml import BadConfig
+
+DONE = "done.json"
+
+
+def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None) -> Path:
+    """Run all stages that are not done, or ``only`` one; each starts from the checkpoint before it.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        ValueError: ``only`` names a stage whose predecessor has no checkpoint yet.
+    """
+    output = Path(curriculum.output_dir)
+    if ranks.rank == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(output / "curriculum.yaml", dump(curriculum))
+    checkpoint = start_checkpoint(curriculum, ranks)
+    for stage in curriculum.stages:
+        folder = stage_folder(curriculum, stage.name)
+        done = folder / DONE
+        wanted = only in (None, stage.name)
+        if done.is_file():
+            recorded = json.loads(done.read_text(encoding="utf-8"))["fingerprint"]
+            if wanted and recorded != fingerprint(curriculum, stage.name):
+                raise ValueError(
+                    f"stage {stage.name!r} in {folder} was trained with another configuration; choose another "
+                    "output_dir, or remove that folder to train it again"
+                )
+        elif wanted:
+            began = time.perf_counter()
+            if not (checkpoint / "config.json").is_file():
+                raise ValueError(f"stage {stage.name!r} starts from {checkpoint}, which is not there; run the stages before it")
+            result = run_stage(curriculum, stage, checkpoint, ranks)
+            if ranks.rank == 0:
+                record = {
+                    "stage": stage.name,
+                    "fingerprint": fingerprint(curriculum, stage.name),
+                    "steps": result.steps,
+                    "trained": result.trained,
+                    "quarantined": result.quarantined,
+                    "minutes": round((time.perf_counter() - began) / 60, 2),
+                    "world_size": ranks.world_size,
+                }
+                write_text(done, json.dumps(record, indent=1) + "\n")
+        checkpoint = folder / "checkpoint"
+        if only == stage.name:
+            break
+    return checkpoint
+
+
+def start_checkpoint(curriculum: Curriculum, ranks: Ranks) -> Path:
+    """The checkpoint that the first stage starts from; rank 0 makes it once, the others wait."""
+    import torch.distributed as dist
+
+    folder = Path(curriculum.output_dir) / "stages" / "00-start" / "checkpoint"
+    if ranks.rank == 0 and not (folder / "config.json").is_file():
+        seed_everything(curriculum.seed)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(folder, *first_model(curriculum))
+    dist.barrier()
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="medvlm train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="YAML of one curriculum")
+    parser.add_argument("overrides", nargs="*", help="dotted overrides: stages.align.steps=10 engine.zero_stage=2")
+    parser.add_argument("--stage", help="run this stage only; the stages before it must be done")
+    options = parser.parse_args(arguments)
+    try:
+        curriculum = load_curriculum(options.config, options.overrides)
+        if options.stage is not None:
+            curriculum.stage(options.stage)
+        ranks = connect(curriculum.engine.device)
+        checkpoint = run_curriculum(curriculum, ranks, options.stage)
+        if ranks.rank == 0:
+            print(f"done: {checkpoint}")
+    except (BadConfig, BadSample, ValueError, FloatingPointError, FileNotFoundError, ModuleNotFoundError) as error:
+        print(f"medvlm train: {error}", file=sys.stderr)
+        return 2
+    finally:
+        disconnect()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

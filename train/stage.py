@@ -1,0 +1,222 @@
+"""One stage: assemble, then THE LOOP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from medvlm.data_recipes.loader import Loader
+from medvlm.data_recipes.manifest import write_quarantine
+from medvlm.data_recipes.rendering import Renderer
+from medvlm.model.batch import PackedBatch
+from medvlm.model.loading import load_checkpoint, save_checkpoint
+from medvlm.model.medvlm import MedVLMForConditionalGeneration
+from medvlm.train.assemble import component_of, set_trainable
+from medvlm.train.checkpoint import Checkpoints
+from medvlm.train.config import Curriculum, Stage, fingerprint
+from medvlm.train.data import StageData, prepare_data
+from medvlm.train.distributed import Ranks, check_same_on_all_ranks
+from medvlm.train.engine import Engine, make_engine
+from medvlm.train.lora import adapters_off, merge_lora
+from medvlm.train.monitor import Monitor
+from medvlm.train.objectives.objective import Objective
+from medvlm.train.objectives.preference import Preference
+from medvlm.train.objectives.supervised import Supervised
+from medvlm.train.optim import learning_rate_at, parameter_groups
+from medvlm.train.randomness import seed_everything
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """Where a stage left its checkpoint, and what it trained."""
+
+    checkpoint: Path
+    steps: int
+    trained: dict[str, int]
+    quarantined: int
+
+
+def stage_folder(curriculum: Curriculum, name: str) -> Path:
+    """runs/NAME/stages/NN-stage: sorted as they are run."""
+    number = [stage.name for stage in curriculum.stages].index(name) + 1
+    return Path(curriculum.output_dir) / "stages" / f"{number:02d}-{name}"
+
+
+def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ranks) -> StageResult:
+    """Train ``stage`` from the checkpoint ``start_from``; resume when it was begun before.
+
+    Raises:
+        ValueError: ranks differ in configuration or data; a resume of something else.
+        FloatingPointError: the gradient is not finite; names the samples of the step.
+    """
+    folder = stage_folder(curriculum, stage.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_same_on_all_ranks("configuration", fingerprint(curriculum, stage.name), ranks.device)
+    number = curriculum.stages.index(stage)
+    seed = curriculum.seed * 1000 + number
+    seed_everything(seed)
+    model, processor = load_checkpoint(start_from)
+    trained = set_trainable(model, stage)
+    if curriculum.engine.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    renderer = Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum))
+    monitor = Monitor(folder, stage=stage.name, rank=ranks.rank)
+    monitor.say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
+    data = prepare_data(
+        stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
+        progress=monitor.preparing,
+    )  # fmt: skip
+    check_same_on_all_ranks("data", data.fingerprint(), ranks.device)
+    if ranks.rank == 0:
+        write_quarantine(folder / "quarantine.jsonl", data.quarantine)
+    if data.quarantine:
+        monitor.say(f"{len(data.quarantine)} samples quarantined: see {folder / 'quarantine.jsonl'}")
+    groups = parameter_groups(
+        model.named_parameters(), component_of, stage.peak_learning_rates(), stage.weight_decay, stage.betas
+    )
+    engine = make_engine(curriculum.engine, model.train(), groups, micro_batches_per_step=stage.packs_per_step)
+    total = data.steps(stage, engine.world_size)
+    checkpoints = Checkpoints(
+        folder / "state",
+        fingerprints={"config": fingerprint(curriculum, stage.name), "data": data.fingerprint()},
+        keep=stage.keep_checkpoints,
+    )
+    seed_everything(seed, ranks.rank)
+    done = checkpoints.load(engine)
+    with closing(engine), monitor.running(total, done):
+        train(engine, stage, data, renderer, checkpoints, monitor, start=done, total=total)
+        probe = Loader(data.samples, data.plan, renderer, packs_per_step=1).load(data.plan.round(0)[0])
+        save_stage(engine, start_from, stage, folder / "checkpoint", probe)
+    return StageResult(
+        checkpoint=folder / "checkpoint", steps=total, trained=trained, quarantined=len(data.quarantine)
+    )
+
+
+def train(
+    engine: Engine,
+    stage: Stage,
+    data: StageData,
+    renderer: Renderer,
+    checkpoints: Checkpoints,
+    monitor: Monitor,
+    *,
+    start: int,
+    total: int,
+) -> None:
+    """The loop: packs in, one update out, until ``total``."""
+    objective = make_objective(stage, engine)
+    peaks = stage.peak_learning_rates()
+    for step, packs, waited in timed(
+        data_steps(engine, stage, data, renderer, start), start=start, total=total
+    ):
+        began = time.perf_counter()
+        count = engine.sum_over_ranks(torch.tensor([float(sum(objective.count(pack) for pack in packs))])).item()
+        sums = torch.zeros(1, dtype=torch.float64)
+        metrics: dict[str, float] = {}
+        for number, pack in enumerate(packs):
+            loss = objective(engine.model, pack.to(engine.device))
+            engine.backward(loss.total / count, last=number == len(packs) - 1)
+            sums += loss.total.detach().double().cpu()
+            metrics = {name: metrics.get(name, 0.0) + value for name, value in loss.metrics.items()}
+        factor = learning_rate_at(
+            step, schedule=stage.schedule, total_steps=total, warmup_steps=stage.warmup_steps,
+            minimum_ratio=stage.min_learning_rate_ratio,
+        )  # fmt: skip
+        rates = {name: peak * factor for name, peak in peaks.items()}
+        try:
+            norm = engine.step(rates)
+        except FloatingPointError as error:
+            names = sorted({name for pack in packs for name in pack.sample_ids})
+            raise FloatingPointError(f"{error} at step {step} of stage {stage.name!r}; its samples: {names}") from error
+        logged = engine.sum_over_ranks(torch.cat([sums, torch.tensor(list(metrics.values()), dtype=torch.float64)]))
+        means = (logged / count).tolist()
+        monitor.step(
+            step + 1,
+            loss=means[0],
+            metrics=dict(zip(metrics, means[1:], strict=True)),
+            learning_rates=rates,
+            gradient_norm=norm,
+            tokens=sum(len(pack.tokens) for pack in packs) * engine.world_size,
+            patches=sum(len(pack.patches) for pack in packs) * engine.world_size,
+            supervised=int(count),
+            seconds=time.perf_counter() - began + waited,
+            waited=waited,
+        )
+        if step + 1 == total or (stage.save_every and (step + 1) % stage.save_every == 0):
+            checkpoints.save(engine, step + 1)
+
+
+def data_steps(
+    engine: Engine, stage: Stage, data: StageData, renderer: Renderer, start: int
+) -> Iterator[list[PackedBatch]]:
+    """The packs of this rank, step by step."""
+    loader = Loader(
+        data.samples, data.plan, renderer,
+        packs_per_step=stage.packs_per_step, rank=engine.rank, world_size=engine.world_size,
+    )  # fmt: skip
+    return loader.steps(start)
+
+
+def timed(
+    steps: Iterator[list[PackedBatch]], *, start: int, total: int
+) -> Iterator[tuple[int, list[PackedBatch], float]]:
+    """(step, packs, seconds waited for them) for steps ``start`` to ``total``; closes ``steps`` at the end."""
+    try:
+        for step in range(start, total):
+            began = time.perf_counter()
+            packs = next(steps)
+            yield step, packs, time.perf_counter() - began
+    finally:
+        steps.close()  # type: ignore[attr-defined]
+
+
+def make_objective(stage: Stage, engine: Engine) -> Objective:
+    """The objective that ``stage`` names."""
+    if stage.objective == "preference":
+        assert stage.preference is not None
+        return Preference(stage.preference, lambda: adapters_off(engine.module))
+    return Supervised()
+
+
+def save_stage(engine: Engine, start_from: Path, stage: Stage, folder: Path, probe: PackedBatch) -> None:
+    """Gather the weights, merge adapters (proved on ``probe``), and write a loadable Hugging Face folder.
+
+    The weights go into a fresh model: under ZeRO-3 the trained module itself holds empty parameters. The adapter
+    alone is kept beside the merged model, in ``adapter/``.
+    """
+    weights = engine.gather_state_dict(weights="master")
+    if weights is not None:
+        model, processor = load_checkpoint(start_from)
+        set_trainable(model, stage)
+        model.load_state_dict(weights, strict=True)
+        if stage.lora is not None:
+            save_adapter(folder.with_name("adapter"), model)
+            merge_lora(model, probe)
+        save_checkpoint(folder, model, processor)
+    engine.barrier()
+
+
+def save_adapter(folder: Path, model: MedVLMForConditionalGeneration) -> None:
+    """The adapter's tensors, by full name."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters() if "lora_" in name}
+    temporary = folder / ".adapter.tmp"
+    save_file(tensors, temporary)
+    temporary.rename(folder / "adapter.safetensors")
+
+
+def cache_folder(curriculum: Curriculum) -> Path | None:
+    """Where patches are kept, when the configuration asks for it."""
+    return Path(curriculum.output_dir) / "cache" if curriculum.data.cache else None
+
+
+def describe(trained: dict[str, int]) -> str:
+    """"vision 1,234, projector 567"."""
+    return ", ".join(f"{name} {count:,}" for name, count in trained.items())
