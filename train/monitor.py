@@ -1,0 +1,180 @@
+"""What one sees of a training: a row in metrics.jsonl for each step, and a progress bar or plain lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """One optimizer step.
+
+    Attributes:
+        step: optimizer steps done, from 1.
+        loss: mean over the supervised tokens (or pairs) of the step.
+        learning_rates: by component or group.
+        grad_norm: before clipping.
+        tokens, supervised_tokens, patches: of the step, over all ranks.
+        seconds: of the step, waiting for data included.
+        data_wait_s: of these, waiting for data.
+        metrics: what the objective reports besides (accuracy of preference pairs, ...).
+    """
+
+    step: int
+    loss: float
+    learning_rates: Mapping[str, float]
+    grad_norm: float
+    tokens: int
+    supervised_tokens: int
+    patches: int
+    seconds: float
+    data_wait_s: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def row(self, stage: str) -> dict[str, Any]:
+        """The row of metrics.jsonl; numbers that are not finite become null, because JSON has no word for them."""
+        seconds = max(self.seconds, 1e-9)
+        row: dict[str, Any] = {
+            "stage": stage,
+            "step": self.step,
+            "loss": self.loss,
+            "learning_rate": dict(self.learning_rates),
+            "grad_norm": self.grad_norm,
+            "tokens_per_s": self.tokens / seconds,
+            "patches_per_s": self.patches / seconds,
+            "tokens": self.tokens,
+            "supervised_tokens": self.supervised_tokens,
+            "seconds": self.seconds,
+            "data_wait_s": self.data_wait_s,
+            **self.metrics,
+        }
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+class Monitor:
+    """Writes and shows the steps of one stage; does nothing on ranks other than 0. Use it in a ``with`` block.
+
+    Args:
+        folder: where metrics.jsonl is appended to.
+        total_steps: of the stage.
+        start_step: steps done before, when resuming: rows of this stage after it are removed, so that a step never
+            stands twice in the file.
+        every: without a terminal, print a line every so many steps.
+        bar: show a bar; None shows one when standard error is a terminal, and lines otherwise.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stage: str,
+        total_steps: int,
+        *,
+        rank: int = 0,
+        start_step: int = 0,
+        every: int = 10,
+        bar: bool | None = None,
+    ) -> None:
+        self.path, self.stage, self.total_steps, self.every = folder / METRICS, stage, total_steps, every
+        self.rank, self.start_step = rank, start_step
+        self.bar = sys.stderr.isatty() if bar is None else bar
+        self._pace: float | None = None
+        self._file: IO[str] | None = None
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Monitor:
+        if self.rank != 0:
+            return self
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_rows_after(self.path, self.stage, self.start_step)
+        self._file = self.path.open("a", encoding="utf-8")
+        if self.bar:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[shown]}"),
+                console=Console(stderr=True),
+            )
+            self._progress.start()
+            self._progress.add_task(self.stage, total=self.total_steps, completed=self.start_step, shown="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        if self._file is not None:
+            self._file.close()
+        self._progress = self._file = None
+
+    def log(self, report: StepReport) -> None:
+        """Write and show one step."""
+        if self.rank != 0:
+            return
+        if self._file is None:
+            raise RuntimeError("Monitor.log outside of its with block; write `with Monitor(...) as monitor:`")
+        self._file.write(json.dumps(report.row(self.stage), allow_nan=False) + "\n")
+        self._file.flush()
+        # Exponential mean over about 20 steps: one slow step must not turn the forecast over.
+        self._pace = report.seconds if self._pace is None else 0.95 * self._pace + 0.05 * report.seconds
+        shown = self._line(report)
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=report.step, shown=shown)
+        elif report.step % self.every == 0 or report.step in (self.start_step + 1, self.total_steps):
+            print(f"[{self.stage}] step {report.step}/{self.total_steps} {shown}", file=sys.stderr, flush=True)
+
+    def _line(self, report: StepReport) -> str:
+        seconds = max(report.seconds, 1e-9)
+        left = timedelta(seconds=round((self.total_steps - report.step) * (self._pace or 0.0)))
+        rates = {name.split(".")[0]: rate for name, rate in report.learning_rates.items()}
+        parts = [
+            f"loss {report.loss:.4f}",
+            f"grad norm {report.grad_norm:.3g}",
+            "lr " + " ".join(f"{name} {rate:.3g}" for name, rate in rates.items()),
+            f"{report.tokens / seconds:,.0f} tokens/s",
+            f"data wait {report.data_wait_s / seconds:.0%}",
+            f"{left} left",
+        ]
+        return " | ".join(parts)
+
+
+def _drop_rows_after(path: Path, stage: str, step: int) -> None:
+    """Remove rows of ``stage`` after ``step``, and a last line that a killed process left half written."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path}:{number}: not JSON ({error.msg}); mend or remove the line, or use another output_dir"
+            ) from error
+        if row["stage"] != stage or row["step"] <= step:
+            kept.append(line)
+    if len(kept) == len(lines):
+        return
+    unfinished = path.with_name(path.name + ".unfinished")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
