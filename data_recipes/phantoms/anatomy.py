@@ -21,8 +21,11 @@ BODY_HALF = (146.0, 105.0)
 ZONE_CENTRES = {"lower": 0.25, "middle": 0.50, "upper": 0.76}
 """Fraction of the lung height; zones are its thirds, the lower one counted from the dome of the diaphragm."""
 
-HEART_GROWTH = {"mild": 0.40, "moderate": 0.68, "severe": 1.0}
+HEART_GROWTH = {"mild": 0.45, "moderate": 0.72, "severe": 1.0}
 PLEURAL_EXTENT = {"small": 0.0, "moderate": 0.5, "large": 1.0}
+HEART_TILT = (float(np.cos(0.5)), float(np.sin(0.5)))
+"""Cosine and sine of the angle between the long axis of the heart and the horizontal."""
+
 CHANGE_SCALE = {"larger": 0.5, "smaller": 1.6, "unchanged": 1.0, "new": 0.0}
 """How large the finding was on the prior, relative to now."""
 
@@ -126,7 +129,7 @@ def lung(body: Body, at: Frame, side: str) -> tuple[np.ndarray, np.ndarray]:
     square = u * u + v * v
     dome = 26 + (body.dome_right if side == "right" else 0.0)
     floor = BASE + dome * np.clip(1 - square, 0.0, 1.0)
-    return np.minimum(np.minimum(half * (1 - np.sqrt(square)), at.z - floor), APEX - at.z), u
+    return np.minimum(np.minimum(half * (1 - np.sqrt(square)), at.z - floor), APEX - 30 * square - at.z), u
 
 
 def heart_axes(body: Body, extent: float) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -134,18 +137,19 @@ def heart_axes(body: Body, extent: float) -> tuple[tuple[float, float, float], t
 
     The cardiothoracic ratio runs from about 0.4 to 0.7; the left border moves more than the right one.
     """
-    growth = 72.0 * extent
-    half = (body.heart_width + growth) / 2
+    growth = 80.0 * extent
+    half = (body.heart_width + growth) / 2 + 3
     centre = (12.0 + 0.22 * growth, -18.0, BASE + 48.0 + 0.10 * growth)
-    return centre, (half, 46.0 + 0.22 * growth, 50.0 + 0.20 * growth)
+    return centre, (half, 46.0 + 0.22 * growth, 42.0 + 0.26 * growth)
 
 
 def heart(body: Body, at: Frame, extent: float) -> np.ndarray:
     """Signed depth inside the heart, millimetres (approximate: exact on the shortest axis)."""
     centre, half = heart_axes(body, extent)
-    radius = np.sqrt(
-        ((at.x - centre[0]) / half[0]) ** 2 + ((at.y - centre[1]) / half[1]) ** 2 + ((at.z - centre[2]) / half[2]) ** 2
-    )
+    # The long axis points to the patient's left and down.
+    dx, dz = at.x - centre[0], at.z - centre[2]
+    along, across = (dx * HEART_TILT[0] - dz * HEART_TILT[1]), (dx * HEART_TILT[1] + dz * HEART_TILT[0])
+    radius = np.sqrt((along / half[0]) ** 2 + ((at.y - centre[1]) / half[1]) ** 2 + (across / half[2]) ** 2)
     return (1 - radius) * min(half)
 
 
@@ -173,12 +177,13 @@ def place(
         turn, ring = rng.uniform(0, 2 * np.pi), (17.0 if count == 2 else 20.0)
         angles = turn + 2 * np.pi * np.arange(count) / count
         offsets = [(ring * float(np.cos(a)), ring * float(np.sin(a))) for a in angles]
+    depths = y + (rng.uniform(-6, 6, size=count) if count > 1 else np.zeros(1))
     centres = tuple(
         (
-            body.x0 + body.scale * sign_of(side) * (lateral + dx),
-            float(body.y0 + y + (rng.uniform(-6, 6) if count > 1 else 0.0)),
+            float(body.x0 + body.scale * sign_of(side) * (lateral + dx)),
+            float(body.y0 + depth),
             float(body.z0 + body.scale * (z + dz)),
         )
-        for dx, dz in offsets
+        for (dx, dz), depth in zip(offsets, depths, strict=True)
     )
-    return Spot(centres=tuple((float(x), y_, z_) for x, y_, z_ in centres), size_mm=float(size_mm or 0))
+    return Spot(centres=centres, size_mm=float(size_mm or 0))

@@ -39,8 +39,9 @@ def render_cine(findings: tuple[Finding, ...], rng: np.random.Generator) -> np.n
         inner = cavity * (1 - shortening * (0.5 - 0.5 * np.cos(phase)))
         edge = np.sqrt(inner**2 + outer**2 - cavity**2)
         muscle = np.clip(radius - inner + 0.5, 0, 1) * np.clip(edge - radius + 0.5, 0, 1)
-        sac = np.exp(-(((radius - outer - gap - 0.8) / 0.9) ** 2))
-        dark = np.clip(outer + gap - radius + 0.5, 0, 1) * (1 - muscle)
+        sac_radius = gap + (outer if "pericardial effusion" in by_kind else edge)
+        sac = np.exp(-(((radius - sac_radius - 0.8) / 0.9) ** 2))
+        dark = np.clip(sac_radius - radius + 0.5, 0, 1) * (1 - muscle)
         grey = 0.26 * (1 - dark) + 0.04 * dark + 0.42 * muscle
         grain = 0.65 * speckle + 0.35 * rng.rayleigh(0.8, size=(SIZE, SIZE))
         grey = fan * np.clip(grey * (0.55 + 0.45 * grain) + 0.75 * sac, 0, 1)

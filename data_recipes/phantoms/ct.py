@@ -40,23 +40,18 @@ def render_ct(patient: VirtualPatient, spacing_mm: tuple[float, float, float], r
     axes = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(SHAPE, spacing_mm, strict=True)]
     z, y, x = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
     at = frame(body, x, y, z)
-    by_kind = {finding.kind: (finding, spot) for finding, spot in zip(patient.findings, patient.spots, strict=True)}
+    placed = list(zip(patient.findings, patient.spots, strict=True))
     noise = rng.standard_normal(SHAPE, dtype=np.float32)
     hu = _trunk(body, at)
-    fields = {}
     for side in SIDES:
         depth, _ = lung(body, at, side)
-        fields[side] = soft(depth, 6)
-        vessels = 260 * np.clip(noise - 1.5, 0, 1) * (np.abs(at.x) < 85)
-        hu = blend(hu, fields[side], LUNG + vessels)
-    for finding, spot in by_kind.values():
-        if spot.centres:
-            hu = blend(hu, fields[str(finding.side)] * _focal(finding, spot, x, y, z, noise), SOFT)
-    for kind in ("pneumothorax", "pleural effusion"):
-        if kind in by_kind:
-            finding, spot = by_kind[kind]
-            hu = _pleural(hu, fields[str(finding.side)], at, kind, spot)
-    enlarged = by_kind["cardiomegaly"][1].extent if "cardiomegaly" in by_kind else 0.0
+        content = LUNG + 260 * np.clip(noise - 1.5, 0, 1) * (np.abs(at.x) < 85)
+        for finding, spot in placed:
+            if finding.side == side:
+                content = _focal(content, finding, spot, (x, y, z), noise) if spot.centres else content
+                content = _pleural(content, at, finding.kind, spot)
+        hu = blend(hu, soft(depth, 6), content)
+    enlarged = sum(spot.extent for finding, spot in placed if finding.kind == "cardiomegaly")
     hu = blend(hu, soft(heart(body, at, enlarged), 6), SOFT + 5)
     hu = hu + 18 * rng.permutation(noise.reshape(-1)).reshape(SHAPE)
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
@@ -79,26 +74,34 @@ def _trunk(body: Body, at: Frame) -> np.ndarray:
     return blend(hu, airway, AIR)
 
 
-def _focal(finding: Finding, spot: Spot, x: np.ndarray, y: np.ndarray, z: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Membership in [0, 1] of nodules, a mass or a consolidation."""
+def _focal(
+    content: np.ndarray,
+    finding: Finding,
+    spot: Spot,
+    room: tuple[np.ndarray, np.ndarray, np.ndarray],
+    noise: np.ndarray,
+) -> np.ndarray:
+    """What the lung holds once nodules, a mass or a consolidation replace air."""
+    x, y, z = room
     if finding.kind == "consolidation":
         cx, cy, cz = spot.centres[0]
         radius = np.sqrt(((x - cx) / 42) ** 2 + ((y - cy) / 50) ** 2 + ((z - cz) / 28) ** 2)
         # Ill defined and mottled: air is left in parts of the airspace.
-        return np.clip(1.2 - radius - 0.08 * noise, 0, 0.5) * 2 * np.clip(0.72 + 0.12 * noise, 0, 1)
-    total = np.zeros(SHAPE, dtype=np.float32)
+        filled = np.clip(1.2 - radius - 0.08 * noise, 0, 0.5) * 2
+        return blend(content, filled * np.clip(0.72 + 0.12 * noise, 0, 1), SOFT)
     for cx, cy, cz in spot.centres:
         depth = spot.size_mm / 2 - np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)
-        total = np.maximum(total, soft(depth, 6))
-    return total
+        content = np.maximum(content, blend(content, soft(depth, 6), SOFT))
+    return content
 
 
-def _pleural(hu: np.ndarray, field: np.ndarray, at: Frame, kind: str, spot: Spot) -> np.ndarray:
+def _pleural(content: np.ndarray, at: Frame, kind: str, spot: Spot) -> np.ndarray:
     """Air collects in front and fluid behind and below: the patient lies on the back."""
     if kind == "pneumothorax":
         level = -70 + 140 * (0.22 + 0.42 * spot.extent)
-        hu = blend(hu, field * soft(at.y - level, 4), np.maximum(hu, COLLAPSED))
-        return blend(hu, field * soft(level - at.y, 4), AIR)
-    share = 0.30 + 0.40 * spot.extent
-    level = 76 - 152 * share * np.clip(1.25 - height_fraction(at.z) / (0.45 + 0.65 * spot.extent), 0, 1)
-    return blend(hu, field * soft(at.y - level, 5), FLUID)
+        return blend(np.maximum(content, COLLAPSED), soft(level - at.y, 4), AIR)
+    if kind == "pleural effusion":
+        share = 0.30 + 0.40 * spot.extent
+        height = np.clip(1.25 - height_fraction(at.z) / (0.45 + 0.65 * spot.extent), 0, 1)
+        return blend(content, soft(at.y - (76 - 152 * share * height), 5), FLUID)
+    return content

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image as Picture
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
 
 from medvlm.data_recipes.phantoms.cine import FRAMES_PER_SECOND
 
@@ -34,10 +34,10 @@ def put(path: Path, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def uid(*words: object) -> str:
+def uid(*words: object) -> UID:
     """A DICOM UID under 2.25 derived from ``words`` (PS3.5 annex B.2 with a hash in place of the UUID)."""
     digest = hashlib.sha256("|".join(map(str, words)).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+    return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
 def png_bytes(picture: np.ndarray) -> bytes:
@@ -47,13 +47,13 @@ def png_bytes(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _dataset(sop_class: str, instance: str, patient_id: str, modality: str) -> FileDataset:
+def _dataset(sop_class: UID, instance: UID, patient_id: str, modality: str) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = sop_class
     meta.MediaStorageSOPInstanceUID = instance
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = uid("medvlm phantoms")
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = FileDataset(io.BytesIO(), {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, instance
     dataset.PatientID, dataset.PatientName = patient_id, "PHANTOM"
     dataset.PatientBirthDate, dataset.PatientSex = "", "O"
@@ -98,7 +98,7 @@ def ct_series(
 ) -> list[tuple[str, bytes]]:
     """(D, H, W) HU -> (name, bytes) of one file a slice, named in the shuffled ``order`` so that names tell nothing."""
     step_z, step_y, step_x = spacing_mm
-    depth, height, width = hu.shape
+    _, height, width = hu.shape
     files = []
     for number, k in enumerate(order):
         dataset = _dataset(CTImageStorage, uid(*words, "ct", k), patient_id, "CT")
@@ -144,6 +144,8 @@ def mp4_bytes(frames: np.ndarray) -> bytes:
     with av.open(buffer, mode="w", format="mp4", options={"fflags": "+bitexact"}) as container:
         options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"qscale": "3"}
         stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
+        if not isinstance(stream, av.VideoStream):
+            raise TypeError(f"PyAV made a {type(stream).__name__} for the video codec {codec}")
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

@@ -62,11 +62,12 @@ def _render(
         picture = _show_lung(picture, body, at, side, texture, by_kind.get("pneumothorax"))
     for finding, spot in by_kind.values():
         if spot.centres and spot.scale > 0:
-            picture = picture + _focal(finding, spot, x, z, texture)
+            # Less where the beam is already weakened, so that a lesion before the diaphragm does not glare.
+            picture = picture + 1.25 * (1 - picture) * _focal(finding, spot, x, z, texture)
     picture = picture + _bones(body, at)
     enlarged = by_kind["cardiomegaly"][1] if "cardiomegaly" in by_kind else Spot()
     extent = min(enlarged.extent * enlarged.scale, 1.15)
-    picture = blend(picture, 0.93 * soft(heart(body, replace_y(at, -18.0), extent), 5), 0.70)
+    picture = _cover(picture, 0.95 * soft(heart(body, replace_y(at, -18.0), extent), 6), 0.66)
     if "pleural effusion" in by_kind:
         picture = _effusion(picture, body, at, *by_kind["pleural effusion"])
     picture = np.clip(picture, 0, 1) ** rng.uniform(0.93, 1.07) * rng.uniform(0.95, 1.03)
@@ -85,7 +86,9 @@ def _trunk(at: Frame) -> np.ndarray:
     half = BODY_HALF[0] * (1 - 0.66 * shoulder**1.5)
     thick = np.sqrt(np.clip(1 - (at.x / half) ** 2, 0, 1))
     picture = blend(np.full(thick.shape, 0.03), soft((half - np.abs(at.x)), 6), 0.38 + 0.20 * thick)
-    picture = picture + 0.13 * soft(25 - np.abs(at.x), 14) * soft(half - np.abs(at.x), 6)
+    picture = picture + 0.11 * soft(24 - np.abs(at.x), 22) * soft(half - np.abs(at.x), 6)
+    knob = 0.10 * soft(20 - np.hypot(at.x - 20, at.z - 52), 8)
+    picture = picture + knob * soft(np.abs(at.x) - 18, 6)
     return picture + 0.12 * soft(BASE + 8 - at.z, 30) * soft(half - np.abs(at.x), 6)
 
 
@@ -147,7 +150,7 @@ def _focal(finding: Finding, spot: Spot, x: np.ndarray, z: np.ndarray, texture: 
         (cx, _, cz), grow = spot.centres[0], spot.scale
         radius = np.sqrt(((x - cx) / (42 * grow)) ** 2 + ((z - cz) / (27 * grow)) ** 2)
         ragged = radius + 0.16 * _cloud(texture, x.size, 10)
-        return np.clip(1.25 - ragged, 0, 0.5) * 2 * (0.25 + 0.07 * _cloud(texture, x.size, 18))
+        return np.clip(1.25 - ragged, 0, 0.5) * 2 * (0.32 + 0.07 * _cloud(texture, x.size, 18))
     strength = 0.38 if finding.kind == "nodule" else 0.42
     total = np.zeros(np.broadcast_shapes(x.shape, z.shape))
     for cx, _, cz in spot.centres:
@@ -167,14 +170,19 @@ def _cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 def _effusion(picture: np.ndarray, body: Body, at: Frame, finding: Finding, spot: Spot) -> np.ndarray:
     """Fluid that fills the base and climbs the lateral wall (the meniscus)."""
     side = str(finding.side)
-    depth, u = lung(body, at, side)
+    _, u = lung(body, at, side)
     level = (0.19 + 0.38 * spot.extent) * spot.scale
     climb = np.clip((u + 1) / 2, 0, 1) ** 3
     top = BASE + (APEX - BASE) * min(level, 0.8) * (0.72 + 0.50 * climb)
     # The fluid also hides the dome and the lateral angle, so it reaches below the lung field.
     wall = np.minimum((1 - np.abs(u)) * 49, at.z - BASE + 4)
     fluid = soft(wall, 5) * soft(top - at.z, 8) * (height_fraction(at.z) < 0.95)
-    return blend(picture, fluid * (spot.scale > 0), 0.76)
+    return _cover(picture, fluid * (spot.scale > 0), 0.68)
+
+
+def _cover(picture: np.ndarray, mask: np.ndarray, value: float) -> np.ndarray:
+    """At least ``value`` where ``mask`` is 1: what is brighter still shows through, as on a film."""
+    return picture + mask * np.maximum(value - picture, 0)
 
 
 def _mark(picture: np.ndarray) -> np.ndarray:
