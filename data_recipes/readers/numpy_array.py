@@ -1,0 +1,87 @@
+"""NumPy .npy files: numbers without geometry; the manifest tells the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.readers.refusals import decoding, require_finite, spacing_option, unit_option
+from medvlm.model.geometry import axis_permutation_and_flips, reorient
+from medvlm.model.visual import CANONICAL_ORIENTATION, Image, Kind, Volume
+
+
+def kind_of_file(path: Path) -> Kind | None:
+    """From the header alone: 2 axes, or 8-bit (H, W, 3), are an image; 3 axes a volume; None otherwise."""
+    array = _open(path)
+    if array.dtype.kind not in "biuf":
+        return None
+    if array.ndim == 2 or _is_colour(array):
+        return "image"
+    return "volume" if array.ndim == 3 else None
+
+
+def _is_colour(array: np.ndarray) -> bool:
+    return array.ndim == 3 and array.shape[-1] == 3 and array.dtype == np.uint8
+
+
+def _open(path: Path) -> np.ndarray:
+    # A damaged header may claim any size; a memory map fails then instead of filling memory.
+    with decoding(path, "a whole .npy file of numbers", "save it again with numpy.save(path, array)"):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def read(
+    path: Path,
+    *,
+    spacing_mm: Any = None,
+    unit: Any = None,
+    modality: str = "unknown",
+    orientation: Any = None,
+) -> Image | Volume:
+    """Read (H, W) as a grey Image, 8-bit (H, W, 3) as a colour Image in [0, 1], (D, H, W) as a Volume.
+
+    Args:
+        path: the .npy file; pickled objects are never loaded.
+        spacing_mm: millimetres in axis order; None when unknown.
+        unit: of medvlm.model.visual.Unit; "arbitrary" when not told.
+        modality: what the manifest knows.
+        orientation: of a volume's axes as stored, for example "SPL"; it is then reoriented to CANONICAL_ORIENTATION.
+
+    Raises:
+        BadSample: not a .npy of numbers with 2 or 3 axes, empty, NaN, or a malformed option.
+    """
+    stored = _open(path)
+    if stored.dtype.kind not in "biuf" or stored.ndim not in (2, 3) or 0 in stored.shape:
+        raise BadSample(
+            f"an array of shape {stored.shape} and type {stored.dtype}; real numbers (H, W) or (D, H, W) are expected",
+            where=str(path),
+            mend="save one image or volume per .npy file",
+        )
+    colour = _is_colour(stored)
+    values = np.array(stored, dtype=np.float32)
+    require_finite(values, path, "values")
+    chosen = unit_option("arbitrary" if unit is None else unit, path)
+    if values.ndim == 2 or colour:
+        spacing = spacing_option(spacing_mm, 2, path)
+        if colour:
+            pixels, chosen = np.ascontiguousarray(values.transpose(2, 0, 1)) / np.float32(255), "display"
+        else:
+            pixels = values[None]
+        return Image(pixels=pixels, modality=modality, unit=chosen, spacing_mm=spacing)  # type: ignore[arg-type]
+    spacing = spacing_option(spacing_mm, 3, path)
+    if orientation is not None:
+        with decoding(
+            path, "options.orientation of three letters", f"write it as {CANONICAL_ORIENTATION!r} is written"
+        ):
+            axis_permutation_and_flips(orientation)
+    volume = Volume(
+        voxels=values,
+        modality=modality,
+        unit=chosen,
+        spacing_mm=spacing,
+        orientation=orientation,  # type: ignore[arg-type]
+    )
+    return volume if orientation is None else reorient(volume)
