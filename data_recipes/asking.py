@@ -75,7 +75,7 @@ def ask(
     user = Turn(role="user", content=(*visuals, prompt.strip()))
     trained = split == "train"
     question = Question(
-        kind=kind, answers=tuple(answers), choices=allowed if kind in ("closed", "choice") else (), topic=topic,
+        kind=kind, answers=tuple(answers), choices=tuple(choices) if kind in ("closed", "choice") else (), topic=topic,
         findings=tuple(findings),
     )  # fmt: skip
     return Sample(

@@ -1,0 +1,93 @@
+"""Read every visual once, so that what a manifest names is known to load; keep only facts, never pixels."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.manifest import sha256_of
+from medvlm.data_recipes.readers import read
+from medvlm.data_recipes.sample import VisualRef
+from medvlm.model.visual import Kind, Video, Volume, kind_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What one reading of a visual told.
+
+    Attributes:
+        kind: what the reader returned.
+        length: slices of a volume, frames shown of a video, 1 for an image.
+        sha256: of the file or folder.
+    """
+
+    kind: Kind
+    modality: str
+    length: int
+    sha256: str
+
+
+def key_of(ref: VisualRef) -> tuple[str, str]:
+    """Two refs with the same key show the same pixels."""
+    return ref.path, json.dumps(ref.options, sort_keys=True)
+
+
+def decode(ref: VisualRef) -> Facts | BadSample:
+    """Read the pixels of an absolute ref; a refusal is returned, not raised, so that it crosses processes."""
+    path = Path(ref.path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn about tags and chunks; what matters they raise
+            visual = read(ref, path.parent)
+    except BadSample as bad:
+        return bad
+    match visual:
+        case Volume():
+            length = visual.voxels.shape[0]
+        case Video():
+            length = visual.frames.shape[0]
+        case _:
+            length = 1
+    return Facts(kind=kind_of(visual), modality=visual.modality, length=length, sha256=sha256_of(path))
+
+
+def decode_all(
+    refs: Iterable[VisualRef], *, workers: int = 1, progress: bool = False
+) -> dict[tuple[str, str], Facts | BadSample]:
+    """Decode each distinct ref once.
+
+    Args:
+        workers: processes; 1 reads in this one.
+        progress: show a bar on standard error.
+    """
+    distinct = {key_of(ref): ref for ref in refs}
+    outcomes: dict[tuple[str, str], Facts | BadSample] = {}
+    bar = Progress(
+        TextColumn("reading visuals"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=Console(file=sys.stderr), disable=not progress,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=len(distinct))
+        for key, outcome in zip(distinct, _results(list(distinct.values()), workers), strict=True):
+            outcomes[key] = outcome
+            bar.advance(task)
+    return outcomes
+
+
+def _results(refs: list[VisualRef], workers: int) -> Iterator[Facts | BadSample]:
+    if workers <= 1 or len(refs) < 2:
+        yield from map(decode, refs)
+        return
+    # spawn: a forked child of a process that runs threads (torch, FFmpeg) can hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(decode, refs, chunksize=4)
