@@ -1,0 +1,112 @@
+"""Some tens of answers beside their pictures: what a person should look at before believing a number."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.eval.generate import Reader
+from medvlm.eval.picture import thumbnail
+from medvlm.eval.plan import Item
+from medvlm.eval.rows import Row
+
+GalleryRow = dict[str, Any]
+
+
+def verdict(score: Row) -> str:
+    """right, partly, wrong or unparsed."""
+    if score["unparsed"]:
+        return "unparsed"
+    if score["kind"] in ("closed", "choice"):
+        return "right" if score["correct"] else "wrong"
+    if score["kind"] == "open":
+        return "right" if score["exact_match"] else ("partly" if score["token_f1"] > 0 else "wrong")
+    findings = score["findings"]
+    if not findings["invented"] and not findings["missed"]:
+        return "right"
+    return "partly" if findings["hits"] else "wrong"
+
+
+def note(score: Row) -> str:
+    """The score in words, where a tick does not say it all."""
+    if score["kind"] == "open":
+        return f"token F1 {score['token_f1']:.2f}"
+    if score["kind"] == "report":
+        f = score["findings"]
+        return f"findings: {f['hits']} right, {f['invented']} invented, {f['missed']} missed; ROUGE-L {score['rouge_l']:.2f}"
+    return f"read as “{score['value']}” by rule {score['rule']}" if score["value"] is not None else score["rule"]
+
+
+def choose(scores: Sequence[Row], size: int, *, seed: int = 0) -> list[str]:
+    """Samples to show: about two wrong for each right one, wrong ones first, dimensions and kinds in turn."""
+    asked = [row for row in scores if row["condition"] == "image"] or list(scores)
+    wrong = _in_turn([row for row in asked if verdict(row) != "right"], seed)
+    right = _in_turn([row for row in asked if verdict(row) == "right"], seed)
+    n_wrong = min(len(wrong), max(round(size * 2 / 3), size - len(right)))
+    return list(dict.fromkeys(wrong[:n_wrong] + right[: size - n_wrong]))
+
+
+def _in_turn(rows: Sequence[Row], seed: int) -> list[str]:
+    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for row in rows:
+        groups[(row["kind"], row["dimension"], row["topic"])].append(row["sample_id"])
+    piles = []
+    for key in sorted(groups):
+        random.Random(f"{seed}/{key}").shuffle(groups[key])
+        piles.append(groups[key])
+    return [pile[place] for place in range(max(map(len, piles), default=0)) for pile in piles if place < len(pile)]
+
+
+def gallery(
+    scores: Sequence[Row],
+    responses: Sequence[Row],
+    items: Mapping[str, Item],
+    read: Reader,
+    *,
+    size: int = 36,
+    seed: int = 0,
+) -> list[GalleryRow]:
+    """Rows for report.write_report: question, reference, answers under every condition, pictures as PNG bytes."""
+    texts = {row["request_id"]: row["text"] for row in responses}
+    by_sample: dict[str, list[Row]] = defaultdict(list)
+    for row in scores:
+        by_sample[row["sample_id"]].append(row)
+    rows: list[GalleryRow] = []
+    for sample_id in choose(scores, size, seed=seed):
+        item = items[sample_id]
+        pictures, trouble = _pictures(item, read)
+        answers = [
+            {
+                "condition": score["condition"],
+                "text": texts[score["request_id"]],
+                "verdict": verdict(score),
+                "note": note(score),
+                "truncated": score["truncated"],
+            }
+            for score in by_sample[sample_id]
+        ]
+        rows.append(
+            {
+                "sample_id": sample_id,
+                "source": item.sample.source,
+                "dimension": item.dimension,
+                "kind": item.question.kind,
+                "topic": item.question.topic,
+                "question": item.prompt,
+                "reference": by_sample[sample_id][0]["reference"],
+                "answers": answers,
+                "pictures": pictures,
+                "trouble": trouble,
+            }
+        )
+    return rows
+
+
+def _pictures(item: Item, read: Reader) -> tuple[list[bytes], str | None]:
+    try:
+        return [thumbnail(read(ref, item.root)) for ref in item.sample.visuals()], None
+    except BadSample as bad:
+        return [], bad.reason

@@ -1,0 +1,187 @@
+"""Who answers: a checkpoint, or stand-ins that check the ruler (oracle, constant) and repeat a run (replay)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from medvlm.data_recipes.sample import Turn, chat
+from medvlm.eval.rows import read_rows
+from medvlm.model.visual import Image, Video, Visual, Volume
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question with its pictures.
+
+    Attributes:
+        request_id: names prompt, media, arguments and condition; see plan.request_name.
+        sample_id: the sample it comes from.
+        turns: ends with a user turn.
+        visuals: in the order in which they stand in ``turns``.
+        max_new_tokens: room for the answer.
+    """
+
+    request_id: str
+    sample_id: str
+    turns: tuple[Turn, ...]
+    visuals: tuple[Visual, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What was written; "length" when it was cut off by ``max_new_tokens``."""
+
+    text: str
+    finish_reason: FinishReason = "stop"
+
+
+class Answerer(Protocol):
+    """Anything that can be evaluated. ``name`` goes into the run folder; a folder belongs to one name."""
+
+    @property
+    def name(self) -> str: ...
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """One response per request, in order; a response must not depend on which others it is asked with."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConstantModel:
+    """Always writes ``text``."""
+
+    text: str
+
+    @property
+    def name(self) -> str:
+        return f"constant:{self.text}"
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        return [Response(text=self.text) for _ in requests]
+
+
+@dataclass(frozen=True)
+class OracleModel:
+    """Writes the reference (sample_id -> text): every score must then be perfect, or the scorer is wrong."""
+
+    references: Mapping[str, str]
+    name: str = "oracle"
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        return [Response(text=self.references[request.sample_id]) for request in requests]
+
+
+class ReplayModel:
+    """Repeats the responses.jsonl of an earlier run.
+
+    Raises:
+        ValueError: on a request that the file does not answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.responses = {row["request_id"]: row for row in read_rows(path)}
+        if not self.responses:
+            raise ValueError(f"{path} holds no responses; give the responses.jsonl of a finished run")
+
+    @property
+    def name(self) -> str:
+        return f"replay:{self.path}"
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        unknown = [request.request_id for request in requests if request.request_id not in self.responses]
+        if unknown:
+            raise ValueError(
+                f"{self.path} does not answer {len(unknown)} requests, first {unknown[0]}; "
+                "replay with the manifests, conditions and arguments of that run"
+            )
+        rows = [self.responses[request.request_id] for request in requests]
+        return [Response(text=row["text"], finish_reason=row["finish_reason"]) for row in rows]
+
+
+def _work(request: Request) -> int:
+    """A rough size of the prompt: only the speed of a batch depends on it."""
+    values = 0
+    for visual in request.visuals:
+        match visual:
+            case Image():
+                values += visual.pixels.size
+            case Volume():
+                values += visual.voxels.size
+            case Video():
+                values += visual.frames.size
+    return values // 256 + sum(len(turn.text) for turn in request.turns) // 4
+
+
+class CheckpointModel:
+    """A medvlm checkpoint, decoded greedily.
+
+    Rows of a batch are left-padded and masked by the processor, so an answer does not depend on ``batch_size``;
+    requests of like size share a batch only because that wastes less padding.
+
+    Args:
+        path: checkpoint folder or hub id, as model.loading.load_checkpoint takes it.
+        device: "cuda", "cpu", ...; the GPU when there is one by default.
+        batch_size: requests per call of ``generate``.
+    """
+
+    def __init__(self, path: str | Path, device: str | None = None, batch_size: int = 8) -> None:
+        from medvlm.model.loading import load_checkpoint
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.path, self.batch_size = str(path), batch_size
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        loaded: tuple[Any, Any] = load_checkpoint(self.path, device=self.device)
+        self.model, self.processor = loaded
+        self.model.eval()
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        responses: dict[int, Response] = {}
+        for batch in self._batches(requests):
+            for place, response in zip(batch, self._generate([requests[i] for i in batch]), strict=True):
+                responses[place] = response
+        return [responses[place] for place in range(len(requests))]
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        order = sorted(range(len(requests)), key=lambda i: (requests[i].max_new_tokens, _work(requests[i]), i))
+        for _, group in groupby(order, key=lambda i: requests[i].max_new_tokens):
+            members = list(group)
+            for start in range(0, len(members), self.batch_size):
+                yield members[start : start + self.batch_size]
+
+    def _generate(self, requests: Sequence[Request]) -> list[Response]:
+        inputs = self.processor(
+            messages=[chat(request.turns) for request in requests],
+            visuals=[list(request.visuals) for request in requests],
+            add_generation_prompt=True,
+        ).to(self.device)
+        with torch.inference_mode():
+            ids = self.model.generate(**inputs, max_new_tokens=requests[0].max_new_tokens, do_sample=False)
+        written = ids[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._decode(row) for row in written]
+
+    def _decode(self, written: list[int]) -> Response:
+        ends = self._end_ids()
+        stop = next((place for place, token in enumerate(written) if token in ends), None)
+        text = self.processor.tokenizer.decode(written[:stop], skip_special_tokens=True).strip()
+        return Response(text=text, finish_reason="length" if stop is None else "stop")
+
+    def _end_ids(self) -> set[int]:
+        stated = self.model.generation_config.eos_token_id
+        if stated is None:
+            stated = self.processor.tokenizer.eos_token_id
+        return set(stated) if isinstance(stated, list | tuple) else {int(stated)}

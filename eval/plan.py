@@ -1,0 +1,197 @@
+"""Which question is asked under which condition, and the name of each request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, read_jsonl
+from medvlm.eval.controls import Condition, Visuals, swap_partners, with_visuals, without_visuals
+from medvlm.eval.extract import choice_index
+
+DIMENSIONS = ("2d", "3d", "video")
+_DIMENSION_OF_KIND = {"image": "2d", "volume": "3d", "video": "video"}
+
+MAX_NEW_TOKENS: Mapping[str, int] = {"closed": 32, "choice": 32, "open": 64, "report": 384}
+"""Room for an answer, by kind of question, unless told otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An evaluation sample and the folder that its paths are relative to."""
+
+    sample: Sample
+    root: Path
+
+    @property
+    def question(self) -> Question:
+        assert self.sample.question is not None, "read_items keeps only samples with a question"
+        return self.sample.question
+
+    @property
+    def prompt(self) -> str:
+        """The text of the question as asked."""
+        return self.sample.turns[-1].text
+
+    @property
+    def dimension(self) -> str:
+        """2d, 3d or video; "mixed" when the visuals are of several kinds, "text" when there are none."""
+        found = {_DIMENSION_OF_KIND[ref.kind] for ref in self.sample.visuals()}
+        return found.pop() if len(found) == 1 else ("mixed" if found else "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One request before its visuals are read.
+
+    Attributes:
+        turns: the conversation as asked under ``condition``, which is not always ``item.sample.turns``.
+    """
+
+    request_id: str
+    item: Item
+    condition: Condition
+    turns: tuple[Turn, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Every request of a run.
+
+    Attributes:
+        not_asked: condition -> reason -> number of samples not asked under it.
+    """
+
+    asks: tuple[Ask, ...]
+    not_asked: dict[str, dict[str, int]]
+
+
+def read_items(manifests: Sequence[Path]) -> tuple[list[Item], list[BadSample]]:
+    """The samples of ``manifests`` that can be asked and scored, and why the others cannot."""
+    items: list[Item] = []
+    bad: list[BadSample] = []
+    seen: dict[str, Path] = {}
+    for manifest in manifests:
+        for read in read_jsonl(manifest):
+            if isinstance(read, BadSample):
+                bad.append(read)
+                continue
+            problem = _problem(read, seen)
+            if problem is not None:
+                reason, mend = problem
+                bad.append(BadSample(reason, where=str(manifest), mend=mend, sample_id=read.sample_id))
+                continue
+            seen[read.sample_id] = manifest
+            items.append(Item(sample=read, root=manifest.parent))
+    return items, bad
+
+
+def _problem(sample: Sample, seen: Mapping[str, Path]) -> tuple[str, str] | None:
+    """Why ``sample`` cannot be asked and scored, and the mend; None when it can."""
+    if sample.question is None:
+        return "the sample has no question", "add one, or leave the sample out of the evaluation"
+    if sample.sample_id in seen:
+        return f"sample_id was already used in {seen[sample.sample_id]}", "make sample_id unique over all manifests"
+    if sample.question.kind in ("closed", "choice"):
+        for answer in sample.question.answers:
+            if choice_index(sample.question, answer, sample.turns[-1].text) is None:
+                choices = list(sample.question.choices)
+                return f"answer {answer!r} is none of the choices {choices}", "write the choice's text or its letter"
+    for number, finding in enumerate(sample.question.findings):
+        if not isinstance(finding.get("kind"), str) or not isinstance(finding.get("present"), bool):
+            return f"question.findings[{number}] lacks a text 'kind' or a true/false 'present'", "state both"
+        if finding.get("side") not in (None, "left", "right", "bilateral"):
+            return f"question.findings[{number}] has side {finding['side']!r}", "use left, right, bilateral or null"
+    return None
+
+
+def take(items: Sequence[Item], limit: int | None, *, seed: int) -> list[Item]:
+    """At most ``limit`` items of each manifest, spread by a seeded hash of sample_id, in their old order."""
+    if limit is None:
+        return list(items)
+    kept: set[str] = set()
+    for root in {item.root for item in items}:
+        names = [item.sample.sample_id for item in items if item.root == root]
+        kept.update(sorted(names, key=lambda n: hashlib.sha256(f"{seed}/{n}".encode()).hexdigest())[:limit])
+    return [item for item in items if item.sample.sample_id in kept]
+
+
+def request_name(sample_id: str, condition: str, turns: Iterable[Turn], max_new_tokens: int) -> str:
+    """24 hexadecimal digits over all that decides the answer of a given model: prompt, media, arguments, condition."""
+    content = {
+        "sample_id": sample_id,
+        "condition": condition,
+        "turns": [[turn.role, [_part(part) for part in turn.content]] for turn in turns],
+        "max_new_tokens": max_new_tokens,
+        "do_sample": False,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _part(part: str | VisualRef) -> object:
+    if isinstance(part, str):
+        return part
+    return {"kind": part.kind, "media": part.sha256 or part.path, "options": part.options}
+
+
+def make_plan(
+    items: Sequence[Item],
+    *,
+    conditions: Sequence[Condition],
+    limit: int | None = None,
+    control_report_limit: int | None = None,
+    max_new_tokens: int | Mapping[str, int] = MAX_NEW_TOKENS,
+    seed: int = 0,
+) -> Plan:
+    """Every request of a run, in manifest order within each condition.
+
+    Args:
+        items: all that may be asked; partners for swapping are drawn from all of them, ``limit`` or not.
+        conditions: among image, no_image, swapped.
+        limit: samples per manifest.
+        control_report_limit: report questions asked under each control condition (they are long to write); None: all.
+        max_new_tokens: one number, or one by kind of question.
+        seed: of ``limit`` and of the swaps.
+    """
+    partners: dict[str, Visuals] = {}
+    for root in dict.fromkeys(item.root for item in items):
+        partners |= swap_partners((item.sample for item in items if item.root == root), seed=seed)
+    asks: list[Ask] = []
+    not_asked: dict[str, dict[str, int]] = {}
+    for condition in conditions:
+        reasons: Counter[str] = Counter()
+        reports = 0
+        for item in take(items, limit, seed=seed):
+            if condition != "image" and item.question.kind == "report":
+                reports += 1
+                if control_report_limit is not None and reports > control_report_limit:
+                    reasons["beyond the limit of reports under controls"] += 1
+                    continue
+            turns = _turns_under(condition, item, partners)
+            if isinstance(turns, str):
+                reasons[turns] += 1
+                continue
+            room = max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[item.question.kind]
+            name = request_name(item.sample.sample_id, condition, turns, room)
+            asks.append(Ask(request_id=name, item=item, condition=condition, turns=turns, max_new_tokens=room))
+        not_asked[condition] = dict(sorted(reasons.items()))
+    return Plan(asks=tuple(asks), not_asked=not_asked)
+
+
+def _turns_under(condition: Condition, item: Item, partners: Mapping[str, Visuals]) -> tuple[Turn, ...] | str:
+    """The conversation under ``condition``, or why it is not asked."""
+    turns = item.sample.turns
+    if condition == "image":
+        return turns
+    if not item.sample.visuals():
+        return "shows no visual, so a control would repeat the question"
+    if condition == "no_image":
+        return without_visuals(turns)
+    partner = partners.get(item.sample.sample_id)
+    return with_visuals(turns, partner) if partner else "no other patient shows visuals of the same kind and modality"

@@ -1,0 +1,78 @@
+"""The files of a run folder: JSON rows appended safely, JSON written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def _line(row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Every row of a JSONL file; an absent file holds none.
+
+    Raises:
+        ValueError: a line is not JSON; names the line.
+    """
+    if not path.exists():
+        return []
+    rows: list[Row] = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}:{number} is not JSON ({error.msg}); remove the line and run the stage again"
+                ) from error
+    return rows
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Append ``rows`` and wait until they are on the disk."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(_line(row) for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def drop_torn_line(path: Path) -> bool:
+    """Cut a last line that has no newline, which is what a killed run leaves; return whether there was one."""
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    if not content or content.endswith(b"\n"):
+        return False
+    with path.open("r+b") as file:
+        file.truncate(content.rfind(b"\n") + 1)
+        file.flush()
+        os.fsync(file.fileno())
+    return True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary name in the same folder, wait for the disk, rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replace a JSONL file by ``rows``."""
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file by ``value``, indented for people."""
+    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n")

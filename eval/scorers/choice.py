@@ -1,0 +1,69 @@
+"""Accuracy of closed and multiple-choice answers, and of the best answer that never looks."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from medvlm.data_recipes.sample import Question
+from medvlm.eval.extract import choice_index, options
+
+MINIMUM_GROUP = 10
+"""Fewest rows from which the most frequent answer of a set of choices may be learnt."""
+
+
+def accepted(question: Question, prompt: str = "") -> set[str]:
+    """The accepted answers of a closed or choice question, spelt as in ``options``.
+
+    Raises:
+        ValueError: an answer is none of the choices.
+    """
+    texts = options(question, prompt)
+    found: set[str] = set()
+    for answer in question.answers:
+        place = choice_index(question, answer, prompt)
+        if place is None:
+            raise ValueError(f"answer {answer!r} is none of {list(question.choices)}; write a choice or its letter")
+        found.add(texts[place])
+    return found
+
+
+def is_correct(question: Question, value: str | None, prompt: str = "") -> bool:
+    """Whether the extracted ``value`` is an accepted answer; what could not be read is wrong."""
+    return value is not None and value in accepted(question, prompt)
+
+
+def majority_hits(rows: Sequence[tuple[str, tuple[str, ...], str]]) -> list[bool]:
+    """Which rows the best constant answers get right: what the words of the questions alone are worth.
+
+    Rows are grouped by topic and by their choices as a set (shuffled options are the same choices), and each group
+    answers its most frequent reference. Choices seen in fewer than MINIMUM_GROUP rows, where the most frequent answer
+    would be the answer itself, are pooled by their number and answer the best constant PLACE ("always B").
+
+    Args:
+        rows: (topic, choices in the order shown, reference).
+    """
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for index, (topic, choices, _) in enumerate(rows):
+        groups[(topic, frozenset(choices))].append(index)
+    by_place: dict[int, list[int]] = defaultdict(list)
+    hits = [False] * len(rows)
+    for members in groups.values():
+        if len(members) < MINIMUM_GROUP:
+            for index in members:
+                by_place[len(rows[index][1])].append(index)
+            continue
+        best = _most_frequent([rows[index][2] for index in members])
+        for index in members:
+            hits[index] = rows[index][2] == best
+    for members in by_place.values():
+        places = [rows[index][1].index(rows[index][2]) for index in members]
+        best_place = _most_frequent(places)
+        for index, place in zip(members, places, strict=True):
+            hits[index] = place == best_place
+    return hits
+
+
+def _most_frequent(values: Sequence) -> object:
+    counts = Counter(values)
+    return min(counts, key=lambda value: (-counts[value], str(value)))
