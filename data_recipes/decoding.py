@@ -27,13 +27,15 @@ class Facts:
 
     Attributes:
         kind: what the reader returned.
-        length: slices of a volume, frames shown of a video, 1 for an image.
+        length: slices along axis 0 of a volume, frames shown of a video, 1 for an image.
+        orientation: of the axes, as medvlm.model.visual spells it; None when unknown.
         sha256: of the file or folder.
     """
 
     kind: Kind
     modality: str
     length: int
+    orientation: str | None
     sha256: str
 
 
@@ -51,14 +53,21 @@ def decode(ref: VisualRef) -> Facts | BadSample:
             visual = read(ref, path.parent)
     except BadSample as bad:
         return bad
+    length, orientation = 1, None
     match visual:
         case Volume():
-            length = visual.voxels.shape[0]
+            length, orientation = visual.voxels.shape[0], visual.orientation
         case Video():
             length = visual.frames.shape[0]
         case _:
-            length = 1
-    return Facts(kind=kind_of(visual), modality=visual.modality, length=length, sha256=sha256_of(path))
+            orientation = visual.orientation
+    return Facts(
+        kind=kind_of(visual),
+        modality=visual.modality,
+        length=length,
+        orientation=orientation,
+        sha256=sha256_of(path),
+    )
 
 
 def decode_all(

@@ -13,6 +13,7 @@ from medvlm.data_recipes.readers import sniff
 from medvlm.data_recipes.readers.content import Format
 from medvlm.data_recipes.sample import Sample, Split, VisualRef
 from medvlm.data_recipes.series import group, hashed
+from medvlm.model.visual import CANONICAL_ORIENTATION
 
 SOURCE = "loose-files"
 KINDS = ("image", "volume", "video")
@@ -34,7 +35,9 @@ class Candidate:
     where: str
 
 
-def find_candidates(root: Path, loose: Iterable[tuple[Path, Format]]) -> tuple[list[Candidate], list[BadSample], int]:
+def find_candidates(
+    root: Path, loose: Iterable[tuple[Path, Format]], *, resample_gaps: bool = False
+) -> tuple[list[Candidate], list[BadSample], int]:
     """Group DICOM series, tell the kind of every other file, and name the patient.
 
     The patient is the hashed PatientID where the file has one. Else it is the folder: files that lie together
@@ -46,9 +49,12 @@ def find_candidates(root: Path, loose: Iterable[tuple[Path, Format]]) -> tuple[l
     loose = list(loose)
     dicom = [path for path, found in loose if found == "dicom"]
     series, singles, directories, refused = group(dicom)
+    gaps = {"resample_gaps": True} if resample_gaps else {}
     candidates = [
         Candidate(
-            ref=VisualRef(kind="volume", path=str(one.folder.resolve()), options={"series_uid": one.series_uid}),
+            ref=VisualRef(
+                kind="volume", path=str(one.folder.resolve()), options={"series_uid": one.series_uid, **gaps}
+            ),
             patient_id=one.patient or _patient_of(one.headers[0].path, root),
             name=f"{one.folder.relative_to(root).as_posix()}#{hashed(one.series_uid)}",
             where=str(one.folder),
@@ -66,7 +72,7 @@ def find_candidates(root: Path, loose: Iterable[tuple[Path, Format]]) -> tuple[l
         if kind is None:
             refused.append(
                 BadSample(
-                    "looks like a visual but holds no pixels that can be read",
+                    "a file of a known format that holds no image (a report, a plan, a header alone)",
                     where=str(path),
                     mend="leave it out, or export the images again",
                 )
@@ -90,8 +96,14 @@ def _patient_of(path: Path, root: Path) -> str:
     return f"{'file' if alone else 'folder'}/{hashed(place.stem if alone else place.parent.as_posix())}"
 
 
-def describe(candidate: Candidate, facts: Facts, *, split: Split, licence: str) -> Iterator[Sample]:
-    """Questions that the file itself answers: modality, else kind; and the slices of a volume."""
+def describe(
+    candidate: Candidate, facts: Facts, *, split: Split, licence: str, official: bool = False
+) -> Iterator[Sample]:
+    """Questions that the file itself answers: modality, else kind; and the slices of a volume.
+
+    Args:
+        official: the visual is a copy of one in a dataset whose authors published the split.
+    """
     ref = VisualRef(
         kind=candidate.ref.kind, path=candidate.ref.path, sha256=facts.sha256, options=candidate.ref.options
     )
@@ -103,7 +115,7 @@ def describe(candidate: Candidate, facts: Facts, *, split: Split, licence: str) 
         "split": split,
         "visuals": [ref],
         "where": candidate.where,
-        "metadata": {"modality": facts.modality},
+        "metadata": {"modality": facts.modality, **({"official_split": True} if official else {})},
     }
     if spoken is not None:
         yield ask(
@@ -126,7 +138,9 @@ def describe(candidate: Candidate, facts: Facts, *, split: Split, licence: str) 
     if facts.kind == "volume":
         yield ask(
             sample_id=f"{SOURCE}/{candidate.name}/slices",
-            prompt="How many slices does this volume have?",
+            # Readers turn a volume whose geometry is known to axial slices; else nobody knows what axis 0 is.
+            prompt=f"How many {'axial ' if facts.orientation == CANONICAL_ORIENTATION else ''}slices does this "
+            "volume have?",
             answers=[str(facts.length)],
             topic="count",
             **common,  # type: ignore[arg-type]

@@ -47,7 +47,13 @@ Outcomes = dict[tuple[str, str], Facts | BadSample]
 
 
 def walk_folder(
-    folder: Path, *, progress: bool = False, workers: int = 1, seed: int = 0, licence: str = UNSTATED
+    folder: Path,
+    *,
+    progress: bool = False,
+    workers: int = 1,
+    seed: int = 0,
+    licence: str = UNSTATED,
+    resample_gaps: bool = False,
 ) -> WalkResult:
     """Walk ``folder``: datasets by their recipes, everything else by its content.
 
@@ -56,6 +62,7 @@ def walk_folder(
         workers: processes that read visuals.
         seed: of the split of loose files; datasets have their own splits.
         licence: of the loose files.
+        resample_gaps: read DICOM series with uneven slice distances too, interpolated to the smallest one.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -63,7 +70,7 @@ def walk_folder(
     folder = folder.resolve()
     inventory = take_inventory(folder)
     built = [(recipe, *_build(recipe, place)) for recipe, place in inventory.datasets]
-    candidates, refused, directories = find_candidates(folder, inventory.loose)
+    candidates, refused, directories = find_candidates(folder, inventory.loose, resample_gaps=resample_gaps)
     refs = [ref for _, samples, _ in built for sample in samples for ref in sample.visuals()]
     refs += [candidate.ref for candidate in candidates]
     outcomes = decode_all(refs, workers=workers, progress=progress)
@@ -143,12 +150,12 @@ def _loose_samples(
     candidates: Iterable[Candidate], outcomes: Outcomes, datasets: Iterable[Sample], *, seed: int, licence: str
 ) -> tuple[list[Sample], list[BadSample]]:
     """Describe what was read; a copy of a visual seen before belongs to that one's patient and split."""
-    owners: dict[str, tuple[str, Split]] = {}
+    owners: dict[str, Sample] = {}
     for sample in datasets:
         for ref in sample.visuals():
             content = _content(ref, ref.sha256)
             if content not in owners or sample.split == "test":
-                owners[content] = (sample.patient_id, sample.split)
+                owners[content] = sample
     refused: list[BadSample] = []
     read: list[tuple[Candidate, Facts]] = []
     first: dict[str, str] = {}
@@ -158,19 +165,25 @@ def _loose_samples(
             refused.append(facts)
             continue
         content = _content(candidate.ref, facts.sha256)
-        patient = owners[content][0] if content in owners else candidate.patient_id
+        patient = owners[content].patient_id if content in owners else candidate.patient_id
         read.append((replace(candidate, patient_id=first.setdefault(content, patient)), facts))
-    owned = dict(owners.values())
+    owned = {sample.patient_id: sample.split for sample in owners.values()}
     splits = split_patients((one.patient_id for one, _ in read if one.patient_id not in owned), seed=seed)
     samples: list[Sample] = []
     for one, facts in read:
         known = owners.get(_content(one.ref, facts.sha256))
-        split = known[1] if known else owned.get(one.patient_id) or splits[one.patient_id]
-        samples += describe(one, facts, split=split, licence=licence)
+        split = known.split if known else owned.get(one.patient_id) or splits[one.patient_id]
+        official = known is not None and bool(known.metadata.get("official_split"))
+        samples += describe(one, facts, split=split, licence=licence, official=official)
     return samples, refused
 
 
 Gated = tuple[list[Sample], list[tuple[str, BadSample]]]
+
+
+def _place(sample: Sample) -> str:
+    refs = sample.visuals()
+    return refs[0].path if refs else sample.source
 
 
 def _unique(samples: list[Sample]) -> Gated:
@@ -183,7 +196,7 @@ def _unique(samples: list[Sample]) -> Gated:
             continue
         bad = BadSample(
             f"sample_id {sample.sample_id!r} occurs twice",
-            where=sample.source,
+            where=_place(sample),
             mend="remove the second copy of the dataset or row",
             sample_id=sample.sample_id,
         )
@@ -210,7 +223,7 @@ def _no_test_in_train(samples: list[Sample]) -> Gated:
             continue
         bad = BadSample(
             f"asks what the public test row {test!r} asks about the same visuals",
-            where=sample.source,
+            where=_place(sample),
             mend="keep it out of training",
             sample_id=sample.sample_id,
         )
@@ -289,6 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that read visuals")
     parser.add_argument("--seed", type=int, default=0, help="of the split of loose files")
     parser.add_argument("--licence", default=UNSTATED, help="licence of the loose files")
+    parser.add_argument("--resample-gaps", action="store_true", help="read series with uneven slice distances")
     parser.add_argument("--progress", action="store_true", help="show the bar although this is no terminal")
     given = parser.parse_args(arguments)
     if not given.folder.is_dir():
@@ -299,6 +313,7 @@ def main(arguments: list[str] | None = None) -> int:
         workers=given.workers,
         seed=given.seed,
         licence=given.licence,
+        resample_gaps=given.resample_gaps,
     )
     write_walk(result, given.out)
     _show(result, given.out)

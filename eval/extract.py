@@ -214,10 +214,13 @@ def _yes_no(texts: Sequence[str], answer: str) -> set[int]:
 
 
 _FILLER = frozenset(
-    "is are there a an any the this that of in on at to and or it image scan study picture x-ray xray radiograph ct "
-    "volume video visible seen present evidence sign signs show shown shows does do you see can has have patient "
-    "answer yes no".split()
-)
+    {
+        "is", "are", "there", "a", "an", "any", "the", "this", "that", "of", "in", "on", "at", "to", "and",
+        "or", "it", "image", "scan", "study", "picture", "x-ray", "xray", "radiograph", "ct", "volume", "video",
+        "visible", "seen", "present", "evidence", "sign", "signs", "show", "shown", "shows", "does", "do",
+        "you", "see", "can", "has", "have", "patient", "answer", "yes", "no",
+    }
+)  # fmt: skip
 
 
 def _restatement(texts: Sequence[str], answer: str, prompt: str) -> set[int]:

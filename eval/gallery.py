@@ -36,7 +36,8 @@ def note(score: Row) -> str:
         return f"token F1 {score['token_f1']:.2f}"
     if score["kind"] == "report":
         f = score["findings"]
-        return f"findings: {f['hits']} right, {f['invented']} invented, {f['missed']} missed; ROUGE-L {score['rouge_l']:.2f}"
+        counts = f"{f['hits']} right, {f['invented']} invented, {f['missed']} missed"
+        return f"findings: {counts}; ROUGE-L {score['rouge_l']:.2f}"
     return f"read as “{score['value']}” by rule {score['rule']}" if score["value"] is not None else score["rule"]
 
 

@@ -52,7 +52,7 @@ def _upright(
     pixels: np.ndarray, orientation: str, spacing: tuple[float, float]
 ) -> tuple[np.ndarray, str, tuple[float, float]]:
     """(H, W, C) with rows running to I or P, and columns to L, or to P in a lateral view."""
-    rows, columns = orientation
+    rows, columns = orientation[0], orientation[1]
     # The head is up, and in an axial picture the front is: whichever axis says so runs down.
     if columns in "SI" or (columns in "AP" and rows in "RL"):
         pixels, rows, columns, spacing = pixels.transpose(1, 0, 2), columns, rows, (spacing[1], spacing[0])

@@ -55,7 +55,7 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "picture": _picture}
+    environment.filters.update(percent=_percent, number=_number, picture=_picture)
     curves = [training_curves(train_metrics or [], field) for field in ("loss", "lr")]
     html = environment.get_template("report.html").render(
         metrics=metrics,

@@ -104,7 +104,8 @@ def evaluate(
     if not items:
         first = f"; first reason: {bad[0]}" if bad else ""
         raise ValueError(
-            f"no sample of {', '.join(map(str, manifests))} can be asked{first}; give manifests whose rows have a question"
+            f"no sample of {', '.join(map(str, manifests))} can be asked{first}; "
+            "give manifests whose rows have a question"
         )
     plan = settings.plan(items)
     _claim(out, answerer.name)
@@ -205,9 +206,9 @@ def _dry_run(plan: Plan, bad: Sequence[BadSample]) -> None:
     counts = Counter((a.condition, a.item.dimension, a.item.question.kind) for a in plan.asks)
     for (condition, dimension, kind), count in sorted(counts.items()):
         print(f"{condition:10} {dimension:6} {kind:7} {count:6}")
-    for condition, reasons in plan.not_asked.items():
+    for name, reasons in plan.not_asked.items():
         for reason, count in reasons.items():
-            print(f"{condition:10} not asked {count:6}: {reason}")
+            print(f"{name:10} not asked {count:6}: {reason}")
     for problem in bad[:10]:
         print(f"unusable: {problem}")
     print(f"{len(plan.asks)} requests; {len(bad)} unusable rows")

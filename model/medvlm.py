@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from medvlm.model.batch import IGNORED, IMAGE
 from medvlm.model.config import MedVLMConfig
+from medvlm.model.packed_attention import NAME as PACKED
 from medvlm.model.projector import Projector
 from medvlm.model.vision import VisionEncoder
 
@@ -43,6 +44,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             config.projector_config, config.vision_config.hidden_size, config.text_config.hidden_size
         )
         self.text = AutoModelForCausalLM.from_config(config.text_config)
+        if self.text.config._attn_implementation == "sdpa" and self.text._supports_attention_backend:
+            self.text.set_attn_implementation(PACKED)
         self.post_init()
 
     def get_input_embeddings(self) -> torch.nn.Module:
@@ -138,6 +141,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = self._embed(input_ids, (patches, grids, spacing, axis_kinds, placements))
         if cu_seqlens is not None:
             use_cache = False
+            if self.text.config._attn_implementation == PACKED:
+                kwargs["segment_lengths"] = cu_seqlens.diff().tolist()
         output = self.text(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

@@ -66,28 +66,25 @@ class Places:
         self.features = torch.cat([relative, waves.sin(), waves.cos(), per_visual[owner]], dim=1)
 
 
-class Rotary(nn.Module):
-    """Angles of the rotary positions: the head's dimension pairs are shared out over z, y and x."""
+@lru_cache(maxsize=16)
+def rotary_frequencies(pairs: int, shortest: float, longest: float) -> Tensor:
+    """(3, pairs) radians per millimetre: the head's dimension pairs are shared out over z, y and x."""
+    share = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
+    frequency = torch.zeros(3, pairs)
+    start = 0
+    for axis, count in enumerate(share):
+        wavelengths = torch.logspace(math.log10(shortest), math.log10(longest), count)
+        frequency[axis, start : start + count] = 2 * math.pi / wavelengths
+        start += count
+    return frequency
 
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        pairs = config.hidden_size // config.num_attention_heads // 2
-        share = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
-        shortest, longest = config.rotary_wavelengths_mm
-        frequency = torch.zeros(3, pairs)
-        start = 0
-        for axis, count in enumerate(share):
-            wavelengths = torch.logspace(math.log10(shortest), math.log10(longest), count)
-            frequency[axis, start : start + count] = 2 * math.pi / wavelengths
-            start += count
-        self.frequency = (
-            frequency  # not a buffer: it follows from the config, and must stay float32 under bf16
-        )
 
-    def forward(self, millimetres: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, 3) -> cos and sin, each (1, P, pairs), for broadcasting over heads."""
-        angles = millimetres.float() @ self.frequency.to(millimetres.device)
-        return angles.cos()[None], angles.sin()[None]
+def rotary_angles(millimetres: Tensor, config: VisionConfig) -> tuple[Tensor, Tensor]:
+    """(P, 3) -> cos and sin, each (1, P, head_dim / 2) for broadcasting over heads; float32 also under bf16."""
+    pairs = config.hidden_size // config.num_attention_heads // 2
+    shortest, longest = config.rotary_wavelengths_mm
+    angles = millimetres.float() @ rotary_frequencies(pairs, shortest, longest).to(millimetres.device)
+    return angles.cos()[None], angles.sin()[None]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -186,7 +183,6 @@ class VisionEncoder(PreTrainedModel):
         super().__init__(config)
         self.embed = nn.Linear(config.patch_dim, config.hidden_size)
         self.place = nn.Linear(PLACE_FEATURES, config.hidden_size)
-        self.rotary = Rotary(config)
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_hidden_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.gradient_checkpointing = False
@@ -206,7 +202,7 @@ class VisionEncoder(PreTrainedModel):
             (P, hidden).
         """
         places = Places(grids, spacing, axis_kinds, self.config, merge)
-        cos, sin = self.rotary(places.millimetres)
+        cos, sin = rotary_angles(places.millimetres, self.config)
         dtype = self.embed.weight.dtype
         x = self.embed(patches.to(dtype)) + self.place(places.features.to(dtype))
         for layer in self.layers:

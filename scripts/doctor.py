@@ -205,8 +205,8 @@ def _clip_round_trip() -> None:
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     packed.seek(0)
-    with av.open(packed) as container:
-        count = sum(1 for _ in container.decode(video=0))
+    with av.open(packed, "r") as clip:
+        count = len(list(clip.decode(video=0)))
     if count != 8:
         raise ValueError(f"{count} of 8 frames came back")
 

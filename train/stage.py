@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,17 +19,18 @@ from medvlm.model.batch import PackedBatch
 from medvlm.model.loading import load_checkpoint, save_checkpoint
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
 from medvlm.train.assemble import component_of, set_trainable
-from medvlm.train.checkpoint import Checkpoints
+from medvlm.train.checkpoint import check_checkpoint, latest_checkpoint
+from medvlm.train.checkpoint import save_checkpoint as save_state_folder
 from medvlm.train.config import Curriculum, Stage, fingerprint
 from medvlm.train.data import StageData, prepare_data
 from medvlm.train.distributed import Ranks, check_same_on_all_ranks
 from medvlm.train.engine import Engine, make_engine
 from medvlm.train.lora import adapters_off, merge_lora
-from medvlm.train.monitor import Monitor
+from medvlm.train.monitor import Monitor, StepReport
 from medvlm.train.objectives.objective import Objective
 from medvlm.train.objectives.preference import Preference
 from medvlm.train.objectives.supervised import Supervised
-from medvlm.train.optim import learning_rate_at, parameter_groups
+from medvlm.train.optim import learning_rate_at, parameter_groups, scaled_learning_rates
 from medvlm.train.randomness import seed_everything
 
 
@@ -65,31 +68,32 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     if curriculum.engine.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     renderer = Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum))
-    monitor = Monitor(folder, stage=stage.name, rank=ranks.rank)
-    monitor.say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
+    say = Narrator(stage.name, ranks.rank)
+    say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
     data = prepare_data(
         stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
-        progress=monitor.preparing,
+        progress=say.preparing,
     )  # fmt: skip
     check_same_on_all_ranks("data", data.fingerprint(), ranks.device)
     if ranks.rank == 0:
-        write_quarantine(folder / "quarantine.jsonl", data.quarantine)
+        write_quarantine(folder / "quarantine.jsonl", list(data.quarantine))
     if data.quarantine:
-        monitor.say(f"{len(data.quarantine)} samples quarantined: see {folder / 'quarantine.jsonl'}")
+        say(f"{len(data.quarantine)} samples quarantined: see {folder / 'quarantine.jsonl'}")
     groups = parameter_groups(
         model.named_parameters(), component_of, stage.peak_learning_rates(), stage.weight_decay, stage.betas
     )
     engine = make_engine(curriculum.engine, model.train(), groups, micro_batches_per_step=stage.packs_per_step)
     total = data.steps(stage, engine.world_size)
-    checkpoints = Checkpoints(
-        folder / "state",
-        fingerprints={"config": fingerprint(curriculum, stage.name), "data": data.fingerprint()},
+    states = States(
+        folder=folder / "state",
+        fingerprints={"configuration": fingerprint(curriculum, stage.name), "data": data.fingerprint()},
         keep=stage.keep_checkpoints,
     )
     seed_everything(seed, ranks.rank)
-    done = checkpoints.load(engine)
-    with closing(engine), monitor.running(total, done):
-        train(engine, stage, data, renderer, checkpoints, monitor, start=done, total=total)
+    with closing(engine):
+        done = states.load(engine)
+        with Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done) as monitor:
+            train(engine, groups, stage, data, renderer, states, monitor, start=done, total=total)
         probe = Loader(data.samples, data.plan, renderer, packs_per_step=1).load(data.plan.round(0)[0])
         save_stage(engine, start_from, stage, folder / "checkpoint", probe)
     return StageResult(
@@ -97,12 +101,58 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """The saved states of one stage."""
+
+    folder: Path
+    fingerprints: dict[str, str]
+    keep: int
+
+    def load(self, engine: Engine) -> int:
+        """Load the newest state, when there is one; return the steps that were done."""
+        newest = latest_checkpoint(self.folder)
+        if newest is None:
+            return 0
+        check_checkpoint(newest, self.fingerprints)
+        engine.load_state(newest.path)
+        return newest.step
+
+    def save(self, engine: Engine, step: int) -> None:
+        """Save after ``step`` steps; all ranks must call it."""
+        save_state_folder(
+            self.folder, step, engine.save_state, fingerprints=self.fingerprints, metadata={}, keep=self.keep,
+            rank=engine.rank, barrier=engine.barrier,
+        )  # fmt: skip
+
+
+@dataclass
+class Narrator:
+    """What rank 0 says of a stage besides its steps."""
+
+    stage: str
+    rank: int
+    _said: float = 0.0
+
+    def __call__(self, text: str) -> None:
+        if self.rank == 0:
+            print(f"[{self.stage}] {text}", file=sys.stderr, flush=True)
+
+    def preparing(self, manifest: str, done: int, total: int) -> None:
+        """Say now and then how far the first rendering is."""
+        now = time.monotonic()
+        if self.rank == 0 and (now - self._said > 5 or done == total):
+            self._said = now
+            self(f"checked {done}/{total} samples of {manifest}")
+
+
 def train(
     engine: Engine,
+    groups: list[dict[str, Any]],
     stage: Stage,
     data: StageData,
     renderer: Renderer,
-    checkpoints: Checkpoints,
+    states: States,
     monitor: Monitor,
     *,
     start: int,
@@ -129,26 +179,28 @@ def train(
         )  # fmt: skip
         rates = {name: peak * factor for name, peak in peaks.items()}
         try:
-            norm = engine.step(rates)
+            norm = engine.step(scaled_learning_rates(groups, factor))
         except FloatingPointError as error:
             names = sorted({name for pack in packs for name in pack.sample_ids})
             raise FloatingPointError(f"{error} at step {step} of stage {stage.name!r}; its samples: {names}") from error
         logged = engine.sum_over_ranks(torch.cat([sums, torch.tensor(list(metrics.values()), dtype=torch.float64)]))
         means = (logged / count).tolist()
-        monitor.step(
-            step + 1,
-            loss=means[0],
-            metrics=dict(zip(metrics, means[1:], strict=True)),
-            learning_rates=rates,
-            gradient_norm=norm,
-            tokens=sum(len(pack.tokens) for pack in packs) * engine.world_size,
-            patches=sum(len(pack.patches) for pack in packs) * engine.world_size,
-            supervised=int(count),
-            seconds=time.perf_counter() - began + waited,
-            waited=waited,
+        monitor.log(
+            StepReport(
+                step=step + 1,
+                loss=means[0],
+                learning_rates=rates,
+                grad_norm=norm,
+                tokens=sum(len(pack.tokens) for pack in packs) * engine.world_size,
+                supervised_tokens=int(count),
+                patches=sum(len(pack.patches) for pack in packs) * engine.world_size,
+                seconds=time.perf_counter() - began + waited,
+                data_wait_s=waited,
+                metrics=dict(zip(metrics, means[1:], strict=True)),
+            )
         )
         if step + 1 == total or (stage.save_every and (step + 1) % stage.save_every == 0):
-            checkpoints.save(engine, step + 1)
+            states.save(engine, step + 1)
 
 
 def data_steps(

@@ -31,7 +31,7 @@ from medvlm.data_recipes.readers.dicom_header import (
     unit_of,
     voi_window,
 )
-from medvlm.data_recipes.readers.dicom_pixels import decode_frame, picture_of, rescale
+from medvlm.data_recipes.readers.dicom_pixels import decode_frame, picture_of, rescale, turned_over
 from medvlm.data_recipes.readers.dicom_stack import order_along_normal, require_alike, resample_even
 from medvlm.data_recipes.readers.refusals import decoding, index_option
 from medvlm.model.geometry import orientation_of_directions, reorient
@@ -132,8 +132,7 @@ def read_series(source: Path | Sequence[Path], series_uid: str | None = None, *,
             orientations, absent or zero spacing, no position, damaged or colour slices, fewer than two slices.
     """
     where, files = _files_of(source)
-    planes: list[Plane] = []
-    series: Counter[str] = Counter()
+    headers: list[tuple[Path, str, Dataset]] = []
     for path in files:
         dataset = open_dataset(path, pixels=False)
         if not dataset.get("Rows"):
@@ -141,10 +140,8 @@ def read_series(source: Path | Sequence[Path], series_uid: str | None = None, *,
             if "Image Storage" in named:
                 require_pixels(dataset, path)
             continue
-        uid = str(dataset.get("SeriesInstanceUID", ""))
-        series[uid] += 1
-        if series_uid is None or uid == series_uid:
-            planes += [plane_of(dataset, frame, path) for frame in range(frame_count(dataset))]
+        headers.append((path, str(dataset.get("SeriesInstanceUID", "")), dataset))
+    series = Counter(uid for _, uid, _ in headers)
     if not series:
         raise BadSample("no DICOM image", where=str(where), mend="give the folder that holds the slices themselves")
     if (series_uid is None and len(series) > 1) or (series_uid is not None and series_uid not in series):
@@ -155,6 +152,12 @@ def read_series(source: Path | Sequence[Path], series_uid: str | None = None, *,
             where=str(where),
             mend="choose one with options.series_uid",
         )
+    planes = [
+        plane_of(dataset, frame, path)
+        for path, uid, dataset in headers
+        if series_uid is None or uid == series_uid
+        for frame in range(frame_count(dataset))
+    ]
     return _volume(planes, where, resample_gaps=resample_gaps)
 
 
@@ -212,6 +215,8 @@ def _volume(planes: list[Plane], where: Path, *, resample_gaps: bool = False, da
         voxels, step = resample_even(voxels, offsets, where)
     else:
         step = float(offsets[-1] - offsets[0]) / (len(offsets) - 1)
+    if dataset is not None and dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        voxels, window = turned_over(voxels, window)
     first = planes[0]
     normal = np.cross(first.right, first.down)
     volume = Volume(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,14 @@ _BODY = {"H": "S", "F": "I", "L": "L", "R": "R", "A": "A", "P": "P"}
 """PatientOrientation letters (PS3.3 C.7.6.1.1.1) to ours: Head is Superior, Foot is Inferior."""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom from warning: its warnings may quote header values, and what matters is checked here."""
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def open_dataset(path: Path, *, pixels: bool) -> Dataset:
     """Read the data set, also when gzipped, or without preamble or file meta information.
 
@@ -42,7 +53,7 @@ def open_dataset(path: Path, *, pixels: bool) -> Dataset:
     with (
         decoding(path, "a DICOM data set", mend, also=DICOM_ERRORS, quote=False),
         gzip.open(path) if is_gzip(path) else path.open("rb") as stream,
-        pydicom.config.disable_value_validation(),
+        quiet(),
     ):
         dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=not pixels)
         # With force, any bytes become some data set: one without a single sensible element is no DICOM.
@@ -243,7 +254,13 @@ def voi_window(groups: Dataset, path: Path) -> tuple[float, float] | None:
 
 
 def unit_of(dataset: Dataset, groups: Dataset) -> Unit:
-    """HU for rescaled CT unless RescaleType names something else; SUV for PT in g/ml; arbitrary otherwise."""
+    """HU for rescaled CT unless RescaleType names something else; SUV for PT in g/ml; arbitrary otherwise.
+
+    RescaleType US means unspecified, which older CT scanners wrote. MONOCHROME1 makes numbers arbitrary: no CT
+    or PT stores dark as high, so whoever wrote such a file turned the stored values or the tag over.
+    """
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        return "arbitrary"
     rescaled = "RescaleSlope" in groups and "RescaleIntercept" in groups
     if dataset.get("Modality") == "CT" and rescaled and groups.get("RescaleType") in (None, "", "HU", "US"):
         return "HU"

@@ -15,6 +15,7 @@ from medvlm.data_recipes.readers.dicom_header import (
     PIXEL_KEYWORDS,
     frame_count,
     numbers,
+    quiet,
     require_pixels,
     unit_of,
     voi_window,
@@ -47,7 +48,7 @@ def decode_frame(dataset: Dataset, frame: int, path: Path) -> np.ndarray:
         f"{frame_count(dataset)} whole frame(s) of {dataset.Rows}x{dataset.Columns} in {syntax}",
         "copy the file again from the archive, or convert it to an uncompressed transfer syntax",
         also=DICOM_ERRORS,
-    ):
+    ), quiet():
         array = pixel_array(dataset, index=frame)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
         raise BadSample(
@@ -100,8 +101,7 @@ def picture_of(
     - Other grey pictures: unit "display" by the VOI LUT, else by the first window with its VOILUTFunction (PS3.3
       C.11.2), else by the stored range when it has at most 8 bits; without any of these raw values, unit
       "arbitrary", window (min, max), because 12-bit values in 16-bit files would be nearly black.
-    - MONOCHROME1 is inverted, so that bright means much signal, except where values are physical (HU, SUV):
-      there it only tells how to show them.
+    - MONOCHROME1 is inverted, so that bright means much signal, and its numbers are then arbitrary.
     """
     stored = decode_frame(dataset, frame, path)
     if stored.ndim == 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
@@ -116,11 +116,17 @@ def picture_of(
             return (1 - shown if inverted else shown)[None], "display", None
         low, high = float(values.min()), float(values.max())
         window = (low, high) if high > low else None
-    if inverted and unit == "arbitrary":
-        total = values.min() + values.max()
-        values = total - values
-        window = window and (float(total) - window[1], float(total) - window[0])
+    if inverted:
+        values, window = turned_over(values, window)
     return values[None], unit, window
+
+
+def turned_over(
+    values: np.ndarray, window: tuple[float, float] | None
+) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """MONOCHROME1 values of a picture or a whole volume as MONOCHROME2, in the same range; window alike."""
+    total = values.min() + values.max()
+    return total - values, window and (float(total) - window[1], float(total) - window[0])
 
 
 def _colour(dataset: Dataset, stored: np.ndarray, path: Path) -> np.ndarray:

@@ -81,7 +81,7 @@ def read(
         voxels=values,
         modality=modality,
         unit=chosen,
-        spacing_mm=spacing,
-        orientation=orientation,  # type: ignore[arg-type]
+        spacing_mm=spacing,  # type: ignore[arg-type]
+        orientation=orientation,
     )
     return volume if orientation is None else reorient(volume)

@@ -13,8 +13,10 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers.refusals import decoding, index_option, require_finite, spacing_option
 from medvlm.model.visual import Image, Unit
 
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
 """Pillow plugins that may run: none that starts another program (EPS) or fetches anything."""
+
+PIL.Image.init()  # registers every plugin; without it those that are not preloaded are unknown names
 
 _MEND = "copy the file again from its source, or leave it out"
 

@@ -75,8 +75,8 @@ def reference_findings(question: Question) -> tuple[frozenset[Finding], tuple[st
 def count_findings(question: Question, report: str) -> FindingCounts:
     """Compare the findings of ``report`` with the reference of ``question``.
 
-    A positive finding is a hit only when kind AND side agree: an effusion on the wrong side is one invented and one missed
-    finding. What either text leaves in doubt is no positive.
+    A positive finding is a hit only when kind AND side agree: an effusion on the wrong side is one invented
+    and one missed finding. What either text leaves in doubt is no positive.
     """
     reference, unknown, source = reference_findings(question)
     written = label(report)

@@ -1,7 +1,7 @@
 """A rule labeller for report text: which findings are stated, on which side, present, absent or in doubt.
 
-In the manner of NegEx (Chapman et al. 2001) and NegBio (Peng et al. 2018): finding terms, negation and doubt cues with a
-reach inside one sentence. It needs no weights and no network. What it does not do: history ("prior fracture"),
+In the manner of NegEx (Chapman et al. 2001) and NegBio (Peng et al. 2018): finding terms, negation and doubt cues
+with a reach inside one sentence. It needs no weights and no network. What it does not do: history ("prior fracture"),
 references between sentences ("it is on the left"), severity, size and count.
 """
 
@@ -131,13 +131,8 @@ def _denied_before(before: str, after: str) -> bool:
 
 def _denied_after(after: str) -> bool:
     stop = rf"is|are|was|were|has|have|with|without|no|{SCOPE_END}"
-    return (
-        re.match(
-            rf"(?:(?!\b(?:{stop})\b)[^;])*?\b(?:(?:is|are|was|were|has|have) )?(?:been )?(?:now )?(?:{NEGATION_AFTER})\b",
-            after,
-        )
-        is not None
-    )
+    verb = r"(?:(?:is|are|was|were|has|have) )?(?:been )?(?:now )?"
+    return re.match(rf"(?:(?!\b(?:{stop})\b)[^;])*?\b{verb}(?:{NEGATION_AFTER})\b", after) is not None
 
 
 def _side_words(text: str) -> list[tuple[int, str]]:

@@ -14,14 +14,22 @@ def rendered(processor, conversations):
 
 
 def with_attention(model, name):
+    if name == "default":
+        assert model.text.config._attn_implementation == "sdpa_packed"
+        assert model.vision.config._attn_implementation == "sdpa"
+        return model
     model.set_attn_implementation(name)
     assert model.vision.config._attn_implementation == name
     assert model.text.config._attn_implementation == name
     return model
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_packed_forward_equals_each_sample_alone(processor, model, conversations, attention):
+@pytest.mark.parametrize("decoder", ["qwen3", "llama", "gemma3_text"])
+@pytest.mark.parametrize("attention", ["default", "eager", "sdpa"])
+def test_packed_forward_equals_each_sample_alone(processor, conversations, attention, decoder):
+    # Gemma 3 has a sliding window, here shorter than the longest sample.
+    window = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+    model = tiny_model(processor, model_type=decoder, **(window if decoder == "gemma3_text" else {}))
     model = with_attention(model, attention)
     samples = rendered(processor, conversations)
     together = collate([(str(n), [sample]) for n, sample in enumerate(samples)])
@@ -55,9 +63,11 @@ def test_packed_encoder_equals_each_visual_alone(processor, model, attention):
 def test_eager_equals_sdpa(processor, model, conversations):
     batch = collate([(str(n), [s]) for n, s in enumerate(rendered(processor, conversations))])
     with torch.no_grad():
+        default = with_attention(model, "default")(**batch.model_inputs()).logits
         sdpa = with_attention(model, "sdpa")(**batch.model_inputs()).logits
         eager = with_attention(model, "eager")(**batch.model_inputs()).logits
     torch.testing.assert_close(sdpa, eager, atol=1e-5, rtol=0)
+    torch.testing.assert_close(default, eager, atol=1e-5, rtol=0)
 
 
 def test_a_visual_of_another_sample_changes_nothing(processor, model, conversations):
