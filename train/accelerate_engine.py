@@ -160,6 +160,7 @@ class AccelerateEngine:
             world_size=self.world_size,
             trainable=list(trainable),
             frozen=self._frozen_checksums(),
+            device=self.device,
         )
         state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
         with torch.no_grad():

@@ -224,6 +224,7 @@ class DeepSpeedEngine:
             world_size=self.world_size,
             trainable=self._trainable(),
             frozen=self._frozen_checksums(),
+            device=self.device,
         )
         # Not strict, because frozen weights are not in the file; load_rank_state has compared both sets of names.
         path, _ = self.model.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False)

@@ -107,6 +107,25 @@ def sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
     return total.to(values.device)
 
 
+def raise_together(problem: Exception | None, device: torch.device) -> None:
+    """Raise on all ranks when any rank has a ``problem``; all ranks must call it.
+
+    A rank that raises alone leaves the others waiting in their next collective operation until the timeout.
+
+    Raises:
+        Exception: ``problem`` itself where there is one; elsewhere a RuntimeError that names the ranks.
+    """
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        flags = torch.zeros(dist.get_world_size(), device=device)
+        flags[dist.get_rank()] = float(problem is not None)
+        dist.all_reduce(flags)
+        if problem is None and flags.any():
+            ranks = ", ".join(str(rank) for rank in flags.nonzero().flatten().tolist())
+            raise RuntimeError(f"stopped because rank {ranks} did; its message says why")
+    if problem is not None:
+        raise problem
+
+
 def check_same_on_all_ranks(name: str, text: str, device: torch.device) -> None:
     """Raise, on every rank, unless ``text`` is the same on all of them. All ranks must call it.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medvlm.train.distributed import raise_together
 from medvlm.train.randomness import random_state, restore_random_state
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -65,14 +66,35 @@ def load_rank_state(
     world_size: int,
     trainable: list[str],
     frozen: dict[str, int],
+    device: torch.device,
 ) -> None:
-    """Check that the state belongs to this training and put back the random state.
+    """Check that the state belongs to this training and put back the random state; all ranks must call it.
+
+    Raises:
+        RuntimeError: another rank refuses the state.
+        FileNotFoundError, ValueError: see ``_check``.
+    """
+    problem: Exception | None = None
+    random: dict[str, Any] = {}
+    try:
+        random = _check(
+            _path(folder, rank), engine=engine, rank=rank, world_size=world_size, trainable=trainable, frozen=frozen
+        )
+    except (FileNotFoundError, ValueError) as error:
+        problem = error
+    raise_together(problem, device)
+    restore_random_state(random)
+
+
+def _check(
+    path: Path, *, engine: str, rank: int, world_size: int, trainable: list[str], frozen: dict[str, int]
+) -> dict[str, Any]:
+    """The random state in the file at ``path``.
 
     Raises:
         FileNotFoundError: this rank saved nothing there.
         ValueError: another engine, number of ranks, set of trainable parameters, or other frozen weights.
     """
-    path = _path(folder, rank)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no saved state of rank {rank}; resume with the ranks that saved it")
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -94,4 +116,4 @@ def load_rank_state(
                 f"{path}: frozen weights {name!r} are not those that the state was saved with; start from the same "
                 "checkpoint as the interrupted training"
             )
-    restore_random_state(state["random"])
+    return state["random"]
