@@ -6,7 +6,7 @@ import argparse
 import json
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,7 +170,7 @@ def write_phantoms(
     return counts
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line of write_phantoms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="everything follows from it")
     parser.add_argument("--workers", type=int, default=1, help="processes; changes the time, never the bytes")
     parser.add_argument("--progress", action="store_true", help="show the bar even when output is not a terminal")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     counts = write_phantoms(
         arguments.out,
         patients=arguments.patients,
