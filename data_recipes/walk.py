@@ -21,7 +21,7 @@ from medvlm.data_recipes.inventory import take_inventory
 from medvlm.data_recipes.loose import SOURCE, Candidate, describe, find_candidates
 from medvlm.data_recipes.manifest import write_atomic, write_manifest, write_quarantine
 from medvlm.data_recipes.recipe import Recipe
-from medvlm.data_recipes.sample import Sample, Split, Turn, VisualRef
+from medvlm.data_recipes.sample import Sample, Turn, VisualRef
 from medvlm.data_recipes.splits import split_patients
 
 UNSTATED = "not stated: ask the holder of the files"
