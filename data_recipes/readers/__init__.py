@@ -72,7 +72,7 @@ def read(ref: VisualRef, root: Path) -> Image | Volume | Video:
     visual = reader(path, **ref.options)
     if kind_of(visual) != ref.kind:
         raise BadSample(
-            f"the file holds a {kind_of(visual)}, but the manifest says {ref.kind}",
+            f"the file is of kind {kind_of(visual)}, but the manifest says {ref.kind}",
             where=str(path),
             mend=f"write the type {kind_of(visual)!r} into the manifest, or choose a frame where there are several",
         )

@@ -43,12 +43,15 @@ def decode_frame(dataset: Dataset, frame: int, path: Path) -> np.ndarray:
             mend="copy the file again from the archive, or leave it out",
         )
     syntax = getattr(dataset.file_meta.TransferSyntaxUID, "name", "an unknown transfer syntax")
-    with decoding(
-        path,
-        f"{frame_count(dataset)} whole frame(s) of {dataset.Rows}x{dataset.Columns} in {syntax}",
-        "copy the file again from the archive, or convert it to an uncompressed transfer syntax",
-        also=DICOM_ERRORS,
-    ), quiet():
+    with (
+        decoding(
+            path,
+            f"{frame_count(dataset)} whole frame(s) of {dataset.Rows}x{dataset.Columns} in {syntax}",
+            "copy the file again from the archive, or convert it to an uncompressed transfer syntax",
+            also=DICOM_ERRORS,
+        ),
+        quiet(),
+    ):
         array = pixel_array(dataset, index=frame)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] != 3):
         raise BadSample(

@@ -51,6 +51,11 @@ def read(
     spacing = spacing_option(spacing_mm, 2, path)
     with decoding(path, "a whole picture", _MEND, also=(UnidentifiedImageError, PIL.Image.DecompressionBombError)):
         picture = PIL.Image.open(path, formats=FORMATS)
+        if picture.format == "PNG":
+            # Decoding passes over checksums of the picture data; verify() reads them all, but uses the object up.
+            with picture:
+                picture.verify()
+            picture = PIL.Image.open(path, formats=FORMATS)
     with picture:
         count = getattr(picture, "n_frames", 1)
         if frame is not None:
