@@ -35,7 +35,7 @@ class Row:
         Raises:
             BadSample: the key is absent or holds nothing.
         """
-        value = self._written(key)
+        value = self.written(key)
         if not value:
             raise BadSample(
                 f"{key!r} is empty ({self.values.get(key)!r})",
@@ -50,10 +50,15 @@ class Row:
         Raises:
             BadSample: the value is neither text nor a number.
         """
-        value = self._written(key)
+        value = self.written(key)
         return None if value.lower() in ABSENT else value
 
-    def _written(self, key: str) -> str:
+    def written(self, key: str) -> str:
+        """The stripped text of ``key``, "" when there is none.
+
+        Raises:
+            BadSample: the value is neither text nor a number.
+        """
         value = self.values.get(key)
         if value is None:
             return ""

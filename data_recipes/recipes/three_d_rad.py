@@ -39,8 +39,8 @@ def _answer(row: Row) -> tuple[str, QuestionKind, tuple[str, ...]]:
     """Reference, kind and choices; the stated letter must point at the stated answer."""
     if row.text("QuestionType").lower() == "open":
         return row.text("Answer"), "open", ()
-    options = [row.optional(f"Choice {letter}") for letter in "ABCD"]
-    choices = tuple(option for option in options if option and option != "-")
+    options = (row.written(f"Choice {letter}") for letter in "ABCD")
+    choices = tuple(option for option in options if option not in ("", "-"))
     letter, answer = row.text("AnswerChoice"), row.text("Answer")
     place = "ABCD".find(letter)
     if place < 0 or place >= len(choices) or choices[place] != answer:
