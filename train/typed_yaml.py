@@ -75,7 +75,7 @@ class Document:
         loader = _Loader(Path(path).read_text(encoding="utf-8"))
         try:
             node = loader.get_single_node()
-            self.data = self._plain(loader, node, "") if node is not None else None
+            self.data = self._plain(loader, node, "", node) if node is not None else None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 0
             raise BadConfig(
@@ -94,10 +94,16 @@ class Document:
             key = key.rpartition(".")[0]
         return self.path
 
-    def _plain(self, loader: _Loader, node: yaml.Node, path: str) -> Any:
-        self.places[path] = f"{self.path}:{node.start_mark.line + 1}"
+    def _plain(self, loader: _Loader, node: yaml.Node, path: str, place: yaml.Node) -> Any:
+        """The value of ``node``; ``place`` is where a reader looks for it: its key, or the item of a list."""
+        if path:
+            self.places[path] = f"{self.path}:{place.start_mark.line + 1}"
         if isinstance(node, yaml.SequenceNode):
-            return [self._plain(loader, item, _join(path, str(n))) for n, item in enumerate(node.value)]
+            items = []
+            for number, item in enumerate(node.value):
+                named = {k.value: v.value for k, v in item.value} if isinstance(item, yaml.MappingNode) else None
+                items.append(self._plain(loader, item, _join(path, _item_key(named, number)), item))
+            return items
         if not isinstance(node, yaml.MappingNode):
             return loader.construct_object(node)
         result: dict[str, Any] = {}
@@ -109,7 +115,7 @@ class Document:
                     where=f"{self.path}:{key_node.start_mark.line + 1}",
                     mend="keep one of the two",
                 )
-            result[key] = self._plain(loader, value_node, _join(path, key))
+            result[key] = self._plain(loader, value_node, _join(path, key), key_node)
         return result
 
     def override(self, text: str) -> None:
@@ -132,12 +138,13 @@ class Document:
         done = ""
         for number, key in enumerate(keys):
             last = number == len(keys) - 1
+            slot: Any = key
             if isinstance(here, list):
-                key = _index(here, key, done, where)
+                slot = _index(here, key, done, where)
+                key = _item_key(here[slot], slot)
             elif not isinstance(here, dict):
                 raise BadConfig(f"{done!r} holds {here!r}, no keys", where=where, mend=f"override {done!r} itself")
             done = _join(done, key)
-            slot: Any = int(key) if isinstance(here, list) else key
             if last:
                 here[slot] = value
                 for place in [p for p in self.places if p == done or p.startswith(done + ".")]:
@@ -154,13 +161,19 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _index(items: list, key: str, path: str, where: str) -> str:
-    """Position, as text, of the item of a list that ``key`` means: its ``name``, or its number."""
+def _item_key(item: Any, number: int) -> str:
+    """How dotted keys address an item of a list: by its ``name`` where it has one, else by its number."""
+    name = item.get("name") if isinstance(item, Mapping) else None
+    return name if isinstance(name, str) and name else str(number)
+
+
+def _index(items: list, key: str, path: str, where: str) -> int:
+    """Position of the item of a list that ``key`` means: its ``name``, or its number."""
     names = [str(item["name"]) for item in items if isinstance(item, dict) and "name" in item]
     if key in names:
-        return str(next(n for n, item in enumerate(items) if isinstance(item, dict) and item.get("name") == key))
+        return next(n for n, item in enumerate(items) if isinstance(item, dict) and str(item.get("name")) == key)
     if key.isdigit() and int(key) < len(items):
-        return key
+        return int(key)
     known = names or [str(n) for n in range(len(items))]
     raise BadConfig(f"{path!r} has no item {key!r}{nearest(key, known)}", where=where, mend=f"use {_list(known)}")
 
@@ -224,7 +237,8 @@ class _Parser:
         if len(kinds) != len(raw):
             self.wrong(path, raw, f"a list of {len(kinds)} values")
         return tuple(
-            self.value(kind, item, _join(path, str(n))) for n, (kind, item) in enumerate(zip(kinds, raw, strict=True))
+            self.value(kind, item, _join(path, _item_key(item, n)))
+            for n, (kind, item) in enumerate(zip(kinds, raw, strict=True))
         )
 
     def dataclass(self, kind: Any, raw: Any, path: str) -> Any:
