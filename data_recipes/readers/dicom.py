@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_fragments
+from pydicom.encaps import generate_frames
 from pydicom.uid import MPEGTransferSyntaxes
 
 from medvlm.data_recipes.errors import BadSample
@@ -253,7 +253,7 @@ def read_cine(
     span = {"start_s": start_s, "end_s": end_s, "max_frames": max_frames}
     if dataset.file_meta.TransferSyntaxUID in MPEGTransferSyntaxes:
         with decoding(path, "an encapsulated video", "copy the file again", also=DICOM_ERRORS):
-            stream = io.BytesIO(b"".join(generate_fragments(dataset.PixelData)))
+            stream = io.BytesIO(next(generate_frames(dataset.PixelData, number_of_frames=1)))
         encoded, times = clip.decode(stream, path, **span)
         frames = clip.to_display(encoded)
     else:
