@@ -25,10 +25,8 @@ def register() -> None:
     AutoProcessor.register(MedVLMConfig, MedVLMProcessor, exist_ok=True)
 
 
-def load_checkpoint(
-    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
-    """Load model (in eval mode) and processor from a checkpoint folder or a hub id.
+def checkpoint_config(source: str | Path) -> MedVLMConfig:
+    """The config of a checkpoint folder or hub id, without its weights.
 
     Raises:
         FileNotFoundError: a local path without config.json.
@@ -46,7 +44,19 @@ def load_checkpoint(
             f"{source} is a {config.model_type!r} checkpoint, expected {MedVLMConfig.model_type!r}; to use a language "
             f"model as decoder set model.text.pretrained: {source} in the training config"
         )
-    # eager tests and laptops differ only in speed: transformers chooses sdpa where the decoder has it
+    return config
+
+
+def load_checkpoint(
+    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
+    """Load model (in eval mode) and processor from a checkpoint folder or a hub id.
+
+    Raises:
+        FileNotFoundError: a local path without config.json.
+        ValueError: the checkpoint is of another architecture, or its weights do not fit its config.
+    """
+    checkpoint_config(source)
     model, report = MedVLMForConditionalGeneration.from_pretrained(
         source, dtype=dtype, output_loading_info=True
     )
@@ -58,38 +68,38 @@ def load_checkpoint(
     return model.to(device).eval(), MedVLMProcessor.from_pretrained(source)
 
 
-def build_model(
-    vision: dict[str, Any],
-    projector: dict[str, Any],
-    text: dict[str, Any],
-    vocab_size: int,
-    visual_token_id: int,
-) -> MedVLMForConditionalGeneration:
-    """A model with random encoder and projector, and a decoder that is random or pretrained.
+def build_config(
+    vision: dict[str, Any], projector: dict[str, Any], text: dict[str, Any], vocab_size: int, visual_token_id: int
+) -> MedVLMConfig:
+    """The config of ``build_model``, without any weights.
 
     Args:
         vision, projector: arguments of VisionConfig and ProjectorConfig.
         text: {"config": {"model_type": ..., ...}} or {"pretrained": folder or hub id}.
-        vocab_size: of the tokenizer with the placeholder; a pretrained decoder's embedding grows to it when smaller.
+        vocab_size: of the tokenizer with the placeholder; a smaller pretrained embedding grows to it.
     """
     if set(text) - {"config", "pretrained"} or len(text) != 1:
         raise ValueError(f"model.text needs exactly one of 'config' and 'pretrained', got {sorted(text)}")
     if "pretrained" in text:
-        decoder = AutoModelForCausalLM.from_pretrained(text["pretrained"])
-        if decoder.get_input_embeddings().num_embeddings < vocab_size:
-            decoder.resize_token_embeddings(vocab_size)
-        text_config = decoder.config
+        text_config = AutoConfig.from_pretrained(text["pretrained"])
+        text_config.vocab_size = max(text_config.vocab_size, vocab_size)
     else:
         text_config = {"vocab_size": vocab_size, **text["config"]}
-        decoder = None
-    config = MedVLMConfig(
-        vision_config=vision,
-        projector_config=projector,
-        text_config=text_config,
-        visual_token_id=visual_token_id,
+    return MedVLMConfig(
+        vision_config=vision, projector_config=projector, text_config=text_config, visual_token_id=visual_token_id
     )
+
+
+def build_model(
+    vision: dict[str, Any], projector: dict[str, Any], text: dict[str, Any], vocab_size: int, visual_token_id: int
+) -> MedVLMForConditionalGeneration:
+    """A model with random encoder and projector, and a decoder that is random or pretrained; see ``build_config``."""
+    config = build_config(vision, projector, text, vocab_size, visual_token_id)
     model = MedVLMForConditionalGeneration(config)
-    if decoder is not None:
+    if "pretrained" in text:
+        decoder = AutoModelForCausalLM.from_pretrained(text["pretrained"], dtype=torch.float32)
+        if decoder.get_input_embeddings().num_embeddings < vocab_size:
+            decoder.resize_token_embeddings(vocab_size)
         model.text.load_state_dict(decoder.state_dict())
     return model
 

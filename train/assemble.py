@@ -8,12 +8,40 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from medvlm.data_recipes.sample import Sample, read_jsonl
-from medvlm.model.loading import build_model, load_checkpoint
+from medvlm.model.config import MedVLMConfig, ProjectorConfig, VisionConfig
+from medvlm.model.loading import build_config, build_model, checkpoint_config, load_checkpoint
 from medvlm.model.medvlm import COMPONENTS, MedVLMForConditionalGeneration
 from medvlm.model.processing import MedVLMProcessor
 from medvlm.model.tokenizer import add_visual_token, train_tokenizer
 from medvlm.train.config import Curriculum, Stage
 from medvlm.train.lora import add_lora
+
+
+def first_processor(curriculum: Curriculum) -> MedVLMProcessor:
+    """The processor of the whole curriculum; trains the tokenizer when the configuration says so."""
+    source = curriculum.model
+    if source.pretrained is not None:
+        return MedVLMProcessor.from_pretrained(source.pretrained)
+    if "train" in source.tokenizer:
+        tokenizer = train_tokenizer(_texts(curriculum), **source.tokenizer["train"])
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer["pretrained"])
+    add_visual_token(tokenizer)
+    vision, projector = VisionConfig(**source.vision), ProjectorConfig(**source.projector)
+    return MedVLMProcessor(tokenizer, patch_size=vision.patch_size, merge=projector.merge, **source.processor)
+
+
+def first_config(curriculum: Curriculum, processor: MedVLMProcessor) -> MedVLMConfig:
+    """The config of the model that the first stage starts from; no weights are read.
+
+    Raises:
+        ValueError: ``model.pretrained`` is a checkpoint of another architecture.
+    """
+    source = curriculum.model
+    if source.pretrained is not None:
+        return checkpoint_config(source.pretrained)
+    size, token = len(processor.tokenizer), processor.visual_token_id
+    return build_config(source.vision, source.projector, source.text, size, token)
 
 
 def first_model(curriculum: Curriculum) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
@@ -24,20 +52,12 @@ def first_model(curriculum: Curriculum) -> tuple[MedVLMForConditionalGeneration,
     source = curriculum.model
     if source.pretrained is not None:
         return load_checkpoint(source.pretrained)
-    if "train" in source.tokenizer:
-        tokenizer = train_tokenizer(_texts(curriculum), **source.tokenizer["train"])
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer["pretrained"])
-    visual_token_id = add_visual_token(tokenizer)
-    model = build_model(source.vision, source.projector, source.text, len(tokenizer), visual_token_id)
-    processor = MedVLMProcessor(
-        tokenizer,
-        patch_size=model.config.vision_config.patch_size,
-        merge=model.config.projector_config.merge,
-        **source.processor,
-    )
+    processor = first_processor(curriculum)
+    size, token = len(processor.tokenizer), processor.visual_token_id
+    model = build_model(source.vision, source.projector, source.text, size, token)
     model.generation_config.eos_token_id = sorted(processor.end_ids)
-    model.generation_config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
+    pad = processor.tokenizer.pad_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.eos_token_id if pad is None else pad
     return model, processor
 
 

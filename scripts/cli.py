@@ -1,0 +1,55 @@
+"""medvlm: from clinical files to a scored checkpoint.
+
+    medvlm doctor                                  what is installed, and what each missing piece would enable
+    medvlm data phantoms --out data --patients 200 virtual patients: images, volumes, clips, reports, questions
+    medvlm data walk FOLDER --out data             manifests from any folder of clinical files
+    medvlm plan configs/quickstart.yaml            what a training would do, without training
+    medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
+    medvlm eval --model CHECKPOINT --data data/test_questions.jsonl --out runs/eval
+    medvlm eval-pairs --model CHECKPOINT --data data/test_pairs.jsonl
+    medvlm chat --model CHECKPOINT scan.nii.gz     ask about a picture, a volume or a clip
+
+On several processes: torchrun --nproc_per_node=8 -m medvlm.train.run CONFIG (the same arguments as medvlm train).
+Each command says more with --help. Exit codes: 0 done, 1 done but something is wrong, 2 refused: read the message.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+
+# Modules are imported when they are called: torch alone takes seconds, and `medvlm --help` should not.
+COMMANDS = {
+    ("data", "phantoms"): "medvlm.data_recipes.phantoms.write",
+    ("data", "walk"): "medvlm.data_recipes.walk",
+    ("train",): "medvlm.train.run",
+    ("plan",): "medvlm.train.plan",
+    ("eval",): "medvlm.eval.run",
+    ("eval-pairs",): "medvlm.eval.pairs",
+    ("chat",): "medvlm.scripts.chat",
+    ("doctor",): "medvlm.scripts.doctor",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command that ``arguments`` (default: the command line) begin with; return its exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(__doc__)
+        return 0
+    if given[0] in ("-V", "--version"):
+        print(version("medvlm"))
+        return 0
+    for words, module in COMMANDS.items():
+        if tuple(given[: len(words)]) == words:
+            run: Callable[[list[str]], int | None] = import_module(module).main
+            return run(given[len(words) :]) or 0
+    known = ", ".join(" ".join(words) for words in COMMANDS)
+    print(f"medvlm: no command {' '.join(given[:2])!r}; the commands are {known}. See medvlm --help", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
