@@ -53,6 +53,10 @@ def decode(ref: VisualRef) -> Facts | BadSample:
             visual = read(ref, path.parent)
     except BadSample as bad:
         return bad
+    except Exception as error:
+        # A fault of the reader, not of the data: it must be seen, and with the file that shows it.
+        error.add_note(f"while reading {path}")
+        raise
     length, orientation = 1, None
     match visual:
         case Volume():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def take_inventory(folder: Path) -> Inventory:
     owned: set[Path] = set()
     files: list[Path] = []
     hidden = 0
-    for place, names, leaves in os.walk(folder):
+    unlisted: list[OSError] = []
+    for place, names, leaves in os.walk(folder, onerror=unlisted.append):
         here = Path(place)
         hidden_folders = [name for name in names if name.startswith(".")]
         hidden += sum(len(found) for name in hidden_folders for _, _, found in os.walk(here / name))
@@ -59,7 +61,12 @@ def take_inventory(folder: Path) -> Inventory:
                 owned |= recipe.files(here)
         files += [here / leaf for leaf in sorted(leaves)]
     loose: list[tuple[Path, Format]] = []
-    refused: list[BadSample] = []
+    refused = [
+        BadSample(
+            f"the folder cannot be listed ({error.strerror})", where=str(error.filename), mend="check its permissions"
+        )
+        for error in unlisted
+    ]
     other = hidden
     for path in files:
         if path in owned:
@@ -88,6 +95,8 @@ def _look(path: Path) -> Format | BadSample | None:
         if path.stat().st_size == 0:
             return BadSample("the file is empty", where=str(path), mend=mend) if named else None
         found = format_of(path)
+    except zlib.error:
+        return BadSample("the gzip data are damaged from the start", where=str(path), mend=mend)
     except OSError as error:
         return BadSample(f"cannot be opened ({error.strerror})", where=str(path), mend="check its permissions")
     if found is None and named:

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.readers.dicom_header import DICOM_ERRORS
 from medvlm.data_recipes.readers.refusals import decoding
 
 SMALLEST_SERIES = 4
@@ -69,7 +70,8 @@ def read_header(path: Path) -> Header:
     Raises:
         BadSample: not a readable DICOM header.
     """
-    with warnings.catch_warnings(), decoding(path, "a DICOM header", "export the file again", quote=False):
+    mend = "export the file again"
+    with warnings.catch_warnings(), decoding(path, "a DICOM header", mend, also=DICOM_ERRORS, quote=False):
         warnings.simplefilter("ignore")  # pydicom warns, with values, about every odd tag of foreign files
         data = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         meta = getattr(data, "file_meta", {})

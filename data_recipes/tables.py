@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,18 @@ def _object(item: Any, *, where: str, number: int) -> Row | BadSample:
     if not isinstance(item, dict):
         return BadSample(f"expected an object, got {type(item).__name__}", where=where, mend="write an object")
     return Row(where=where, number=number, values=item)
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root element of an XML file.
+
+    Raises:
+        BadSample: missing, damaged, or of an encoding that is not known.
+    """
+    try:
+        return ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
+        raise BadSample(f"not readable XML: {error}", where=str(path), mend="download the file again") from error
 
 
 def first_keys(path: Path) -> set[str]:

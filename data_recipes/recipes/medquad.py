@@ -8,7 +8,6 @@ are refused. All pairs of one document go to one split.
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.recipe import Recipe
 from medvlm.data_recipes.sample import Sample, Split
 from medvlm.data_recipes.splits import split_patients
-from medvlm.data_recipes.tables import Row, make_samples
+from medvlm.data_recipes.tables import Row, make_samples, read_xml
 
 COLLECTION = re.compile(r"\d+_.+_QA(_XML)?$")
 
@@ -33,9 +32,9 @@ def _document(path: Path) -> str:
 
 def _rows(path: Path) -> Iterator[Row | BadSample]:
     try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        yield BadSample(f"not a readable XML document: {error}", where=str(path), mend="download the file again")
+        root = read_xml(path)
+    except BadSample as bad:
+        yield bad
         return
     for number, pair in enumerate(root.iter("QAPair"), start=1):
         question = pair.find("Question")

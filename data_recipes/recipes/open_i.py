@@ -8,7 +8,6 @@ it, the report is asked of the radiographs. Every report is another patient, as 
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.recipe import Recipe
 from medvlm.data_recipes.sample import Sample, Split
 from medvlm.data_recipes.splits import split_patients
-from medvlm.data_recipes.tables import Row, make_samples
+from medvlm.data_recipes.tables import Row, make_samples, read_xml
 
 REPORTS = (Path("NLMCXR_reports") / "ecgen-radiology", Path("ecgen-radiology"))
 PICTURES = "NLMCXR_png"
@@ -30,9 +29,9 @@ def _reports(folder: Path) -> Path | None:
 def _read(path: Path) -> Row | BadSample:
     """Sections and image names of one report, as a row."""
     try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        return BadSample(f"not a readable XML report: {error}", where=str(path), mend="download the file again")
+        root = read_xml(path)
+    except BadSample as bad:
+        return bad
     identity = root.find("uId")
     values: dict[str, object] = {
         "id": None if identity is None else identity.get("id"),

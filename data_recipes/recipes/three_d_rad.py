@@ -111,7 +111,7 @@ RECIPE = Recipe(
     licence="CC BY-NC-SA 4.0 (CT-RATE)",
     url="https://github.com/Tang-xiaoxiao/3D-RAD",
     citation="Gai et al., 3D-RAD (2025); Hamamci et al., CT-RATE (2024)",
-    owned=("**/Task[1-6]_*/*.csv", "**/*.nii.gz"),
+    owned=("**/Task[1-6]_*/*.csv", *(f"**/{part}_[0-9]*_[a-z]*_[0-9]*.nii.gz" for part in ("train", "valid", "test"))),
     matches=lambda folder: _root(folder) is not None,
     build=_build,
 )

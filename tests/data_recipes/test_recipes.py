@@ -213,7 +213,7 @@ def test_open_i_without_images_asks_for_the_impression(tmp_path: Path) -> None:
     assert [answer(s) for s in samples] == ["No acute disease."] * 2
     assert [s.metadata["deidentified"] for s in samples] == [False, True]
     assert [s.metadata["dimension"] for s in samples] == ["text", "text"]
-    assert sorted(bad.reason[:24] for bad in refused) == ["'findings' is empty ('')", "not a readable XML repor"]
+    assert sorted(bad.reason[:25] for bad in refused) == ["'findings' is empty ('')", "not readable XML: no elem"]
 
 
 def test_open_i_with_images_asks_for_the_report(tmp_path: Path) -> None:
