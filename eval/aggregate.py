@@ -29,7 +29,6 @@ def _findings(*keys: str) -> Callable[[Row], list[float]]:
 
 
 _METRICS: tuple[tuple[str, tuple[str, ...], Callable[[Row], list[float]], Callable[[np.ndarray], np.ndarray]], ...] = (
-    ("open_exact_match", ("open",), lambda row: [row["exact_match"], 1.0], ratio),
     ("open_token_f1", ("open",), lambda row: [row["token_f1"], 1.0], ratio),
     ("finding_f1", ("report",), _findings("hits", "invented", "missed"), micro_f1),
     ("finding_precision", ("report",), lambda r: _with_total(_findings("hits", "invented")(r)), ratio),
@@ -114,6 +113,10 @@ def _blocks(rows: Sequence[Row], seed: int) -> list[Row]:
         accuracy = proportion([row["correct"] for row in closed], patients, seed=seed)
         blocks.append(_block("closed_accuracy", closed, accuracy))
         blocks.append(_block("majority_accuracy", closed, proportion(_majority(closed), patients, seed=seed)))
+    opened = [row for row in rows if row["kind"] == "open"]
+    if opened:
+        exact = proportion([row["exact_match"] for row in opened], [row["patient"] for row in opened], seed=seed)
+        blocks.append(_block("open_exact_match", opened, exact))
     for name, kinds, counts, statistic in _METRICS:
         members = [row for row in rows if row["kind"] in kinds]
         if members:

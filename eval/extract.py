@@ -185,8 +185,9 @@ def _bracketed(count: int, answer: str) -> set[int]:
 def _letters(count: int, answer: str) -> set[int]:
     """Capital letters that stand alone, except the article "A" before a word and the pronoun "I"."""
     found: set[int] = set()
-    for match in re.finditer(r"(?<![\w'])([A-Z])(?![\w'])", re.sub(r"\bnot\s+\(?[A-Z]\b\)?", " ", answer)):
-        article = match[1] in "AI" and re.match(r"\s+[a-z]", answer[match.end() :]) is not None
+    said = re.sub(r"\bnot\s+\(?[A-Z]\b\)?", " ", answer)
+    for match in re.finditer(r"(?<![\w'])([A-Z])(?![\w'])", said):
+        article = match[1] in "AI" and re.match(r"\s+(?!(?:or|and)\b)[a-z]", said[match.end() :]) is not None
         if not article:
             found |= _place(match[1], count)
     return found

@@ -169,8 +169,16 @@ class CheckpointModel:
             visuals=[list(request.visuals) for request in requests],
             add_generation_prompt=True,
         ).to(self.device)
+        tokenizer, ends = self.processor.tokenizer, sorted(self._end_ids())
         with torch.inference_mode():
-            ids = self.model.generate(**inputs, max_new_tokens=requests[0].max_new_tokens, do_sample=False)
+            ids = self.model.generate(
+                **inputs,
+                max_new_tokens=requests[0].max_new_tokens,
+                do_sample=False,
+                # Said here, because a checkpoint saved without a generation config would never stop.
+                eos_token_id=ends,
+                pad_token_id=ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            )
         written = ids[:, inputs["input_ids"].shape[1] :].tolist()
         return [self._decode(row) for row in written]
 
@@ -182,6 +190,5 @@ class CheckpointModel:
 
     def _end_ids(self) -> set[int]:
         stated = self.model.generation_config.eos_token_id
-        if stated is None:
-            stated = self.processor.tokenizer.eos_token_id
-        return set(stated) if isinstance(stated, list | tuple) else {int(stated)}
+        listed = stated if isinstance(stated, list | tuple) else [] if stated is None else [stated]
+        return {*map(int, listed), *self.processor.end_ids}

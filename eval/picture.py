@@ -13,7 +13,8 @@ from medvlm.model.intensity import HU_WINDOWS, apply_window, percentile_window
 from medvlm.model.visual import Image, Video, Visual, Volume
 
 TILES = 6
-TILE_WIDTH = 150
+IN_ROW = 3
+TILE_WIDTH = 190
 IMAGE_WIDTH = 320
 _MARK = (255, 214, 10)
 
@@ -32,7 +33,7 @@ def thumbnail(visual: Visual) -> bytes:
         case Video():
             picture = _strip(_frames(visual))
     buffer = BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()
 
 
@@ -122,11 +123,13 @@ def _labelled(picture: Pil.Image, text: str) -> Pil.Image:
 
 
 def _strip(tiles: list[Pil.Image]) -> Pil.Image:
+    """Tiles in reading order, ``IN_ROW`` beside each other."""
     gap = 3
-    width = sum(tile.width for tile in tiles) + gap * (len(tiles) - 1)
-    strip = Pil.new("RGB", (width, max(tile.height for tile in tiles)))
-    left = 0
-    for tile in tiles:
-        strip.paste(tile, (left, 0))
-        left += tile.width + gap
+    rows = [tiles[first : first + IN_ROW] for first in range(0, len(tiles), IN_ROW)]
+    width, height = tiles[0].size
+    columns = max(map(len, rows))
+    strip = Pil.new("RGB", (columns * (width + gap) - gap, len(rows) * (height + gap) - gap))
+    for number, row in enumerate(rows):
+        for place, tile in enumerate(row):
+            strip.paste(tile, (place * (width + gap), number * (height + gap)))
     return strip

@@ -45,7 +45,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(_INK)
         spine.set_alpha(0.35)
-    axes.tick_params(colors=_INK, length=0)
+    axes.tick_params(colors=_INK, length=0, labelsize=11)
     return figure, axes
 
 

@@ -66,6 +66,7 @@ def write_report(
             if (svg := accuracy_bars(metrics["table"], d)) is not None
         ],
         scores=_score_rows(metrics["table"]),
+        score_dimensions=["all", *_dimensions(metrics["table"])],
         gallery=rows,
         quarantine=quarantine,
         curves=[Markup(curve) for curve in curves if curve is not None],
@@ -94,13 +95,13 @@ def _headline_rows(table: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _score_rows(table: Sequence[Row]) -> list[dict[str, Any]]:
-    """Open answers and reports: metric by dimension, the conditions side by side."""
+    """Open answers and reports: with the image for all and by dimension, then the controls for all."""
     rows = []
     for metric, name in METRIC_NAMES.items():
-        for dimension in ("all", *_dimensions(table)):
-            cells = {c: look_up(table, metric, c, dimension) for c in ("image", "no_image", "swapped")}
-            if cells["image"] is not None:
-                rows.append({"name": name, "dimension": NAMES.get(dimension, dimension), "cells": cells})
+        cells = [look_up(table, metric, "image", dimension) for dimension in ("all", *_dimensions(table))]
+        cells += [look_up(table, metric, condition, "all") for condition in ("no_image", "swapped")]
+        if cells[0] is not None:
+            rows.append({"name": name, "cells": cells})
     return rows
 
 
