@@ -23,7 +23,8 @@ class Engine(Protocol):
 
     Attributes:
         model: call this for the forward pass; not the module that was passed in.
-        module: the module that was passed in; under ZeRO-3 its parameters are empty outside of a forward pass.
+        module: the module that was passed in; under ZeRO-3 its parameters are empty outside of a forward pass,
+            and under DeepSpeed with bf16 they are bf16: the network casts its inputs.
         device: where inputs must be.
     """
 
@@ -100,7 +101,7 @@ def make_engine(
         model: on any device, with whole weights in fp32; the engine moves (and for bf16 under DeepSpeed, casts) it.
         groups: of ``parameter_groups``; they are copied.
         gradient_clip: instead of ``config.gradient_clip``; 0 does not clip.
-        micro_batches_per_step: calls of ``backward`` before each ``step``.
+        micro_batches_per_step: calls of ``backward`` before each ``step``; a step may end earlier.
 
     Raises:
         ModuleNotFoundError: DeepSpeed is asked for and not installed.

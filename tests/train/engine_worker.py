@@ -111,6 +111,16 @@ def resume_exactly(config: EngineConfig, folder: Path) -> bool:
     return equal
 
 
+def steps_ended_early(config: EngineConfig) -> list[tuple[float, float]]:
+    """Train with one micro-batch fewer in each step than was announced to the engine."""
+    model = make_network()
+    groups = make_groups(model)
+    engine = make_engine(config, model, groups, CLIP, MICRO + 1)
+    steps = train(engine, groups, 0, STEPS)
+    engine.close()
+    return steps
+
+
 def refusal_of_other_frozen_weights(config: EngineConfig, folder: Path) -> str:
     model = make_network(0.2)
     with torch.no_grad():
@@ -142,6 +152,7 @@ def main(folder: Path, configs: list[dict]) -> None:
         if engine.rank == 1 and (weights is not None or masters is not None):
             raise AssertionError("rank 1 holds gathered weights")
         engine.close()
+        row["early"] = steps_ended_early(config)
         row["resumed"] = resume_exactly(config, folder / f"state-{number}")
         row["refusal"] = refusal_of_other_frozen_weights(config, folder / f"state-{number}")
         results.append((engine.rank, row))
