@@ -58,7 +58,7 @@ def read(ref: VisualRef, root: Path) -> Image | Volume | Video:
         BadSample: missing, empty, damaged or unknown file, a kind other than ``ref.kind``, an unknown option, and
             what the reader refuses.
     """
-    path = root / ref.path
+    path = Path(root) / ref.path
     _require_exists(path)
     reader = _reader_of(ref, path)
     allowed = [name for name in inspect.signature(reader).parameters if name not in ("path", "source")]

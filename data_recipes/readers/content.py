@@ -28,7 +28,10 @@ def head_of(path: Path) -> bytes:
             return file.read(HEAD)
     except (OSError, EOFError, zlib.error):
         # Damaged beyond its header: the bytes that do come out still tell what the file was meant to be.
-        return zlib.decompressobj(wbits=31).decompress(raw, HEAD) if len(raw) > 18 else b""
+        try:
+            return zlib.decompressobj(wbits=31).decompress(raw, HEAD)
+        except zlib.error:
+            return b""
 
 
 def is_gzip(path: Path) -> bool:

@@ -15,7 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers.content import is_gzip
@@ -26,6 +26,14 @@ from medvlm.model.visual import Unit
 DICOM_ERRORS = (InvalidDicomError, BytesLengthException)
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+_COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored",
+           "PixelRepresentation")  # fmt: skip
+_READ = ("SOPClassUID", "SeriesInstanceUID", "Modality", "Units", "PhotometricInterpretation", "PatientOrientation",
+         "RescaleType", "VOILUTFunction", "ModalityLUTSequence", "VOILUTSequence", "SequenceOfUltrasoundRegions",
+         "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # fmt: skip
+"""Elements that readers look at. pydicom parses an element when it is first asked for, so that a damaged one would
+fail anywhere: these are asked for once, when the file is opened."""
 
 _BODY = {"H": "S", "F": "I", "L": "L", "R": "R", "A": "A", "P": "P"}
 """PatientOrientation letters (PS3.3 C.7.6.1.1.1) to ours: Head is Superior, Foot is Inferior."""
@@ -59,6 +67,7 @@ def open_dataset(path: Path, *, pixels: bool) -> Dataset:
         # With force, any bytes become some data set: one without a single sensible element is no DICOM.
         known = ("SOPClassUID", "Rows", "Modality", "StudyInstanceUID", "SeriesInstanceUID")
         sensible = any(keyword in dataset for keyword in known) or "MediaStorageSOPClassUID" in dataset.file_meta
+        _parse_what_is_read(dataset)
     if not sensible:
         raise BadSample("no SOP class, modality, series or image size: not a DICOM image", where=str(path), mend=mend)
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -67,6 +76,23 @@ def open_dataset(path: Path, *, pixels: bool) -> Dataset:
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return dataset
+
+
+def _parse_what_is_read(dataset: Dataset) -> None:
+    for keyword in _COUNTS:
+        value = dataset.get(keyword)
+        if value is not None and int(value) < 0:
+            raise ValueError(f"{keyword} is negative")
+    for keyword in _READ:
+        value = dataset.get(keyword)
+        for item in value if isinstance(value, pydicom.Sequence) else ():
+            list(item.iterall())
+    for keyword in PIXEL_KEYWORDS:
+        if keyword in dataset and not isinstance(dataset[keyword].value, bytes):
+            raise ValueError(f"{keyword} is no bytes")
+    list(dataset.file_meta)
+    if not isinstance(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian), UID):
+        raise ValueError("TransferSyntaxUID is no single UID")
 
 
 def require_pixels(dataset: Dataset, path: Path) -> None:

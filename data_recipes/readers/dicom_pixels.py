@@ -71,7 +71,10 @@ def _require_fitting_size(dataset: Dataset, path: Path) -> None:
     samples, bits = int(dataset.get("SamplesPerPixel") or 1), int(dataset.get("BitsAllocated") or 0)
     frame_bytes = int(dataset.Rows) * int(dataset.Columns) * samples * bits // 8
     needed, present = frame_bytes * frame_count(dataset), len(dataset.get("PixelData") or b"")
-    if dataset.file_meta.TransferSyntaxUID.is_compressed or not frame_bytes or present < needed + frame_bytes:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_transfer_syntax or syntax.is_compressed:
+        return
+    if not frame_bytes or present < needed + frame_bytes:
         return
     raise BadSample(
         f"{present} bytes of pixels, but the header's {frame_count(dataset)} frame(s) of "

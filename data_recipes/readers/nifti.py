@@ -152,7 +152,10 @@ def _spacing(image: Any, path: Path) -> tuple[float, float, float] | None:
     zooms = [float(z) for z in header.get_zooms()[:3]]
     if len(zooms) < 3:
         return None
-    scale = _MILLIMETRES[header.get_xyzt_units()[0]] if hasattr(header, "get_xyzt_units") else 1.0
+    scale = 1.0
+    if hasattr(header, "get_xyzt_units"):
+        with decoding(path, "a known code in xyzt_units", "set it to 2 (mm) in the header"):
+            scale = _MILLIMETRES[header.get_xyzt_units()[0]]
     if not all(math.isfinite(z) and z > 0 for z in zooms):
         raise BadSample(
             f"voxel spacing {zooms}; positive millimetres are expected",

@@ -57,7 +57,8 @@ def read(
                 picture.verify()
             picture = PIL.Image.open(path, formats=FORMATS)
     with picture:
-        count = getattr(picture, "n_frames", 1)
+        with decoding(path, f"a whole {picture.format} picture", _MEND):
+            count = getattr(picture, "n_frames", 1)
         if frame is not None:
             with decoding(path, f"a {picture.format} picture of {count} frames", _MEND):
                 picture.seek(index_option("frame", frame, count, path))

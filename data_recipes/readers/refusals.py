@@ -47,11 +47,18 @@ def decoding(
     try:
         yield
     except (*_DECODER_ERRORS, *also) as error:
-        said = " ".join(str(error).split())[:200] if quote else ""
-        detail = f"{type(error).__name__}: {said}" if said else type(error).__name__
-        raise BadSample(
-            f"expected {expected}, but it cannot be decoded ({detail})", where=str(path), mend=mend
-        ) from error
+        raise _refusal(error, path, expected, mend, quote) from error
+    except BaseException as error:
+        # Decoders written in Rust (pylibjpeg-rle) panic on damaged bytes, which is no Exception in Python.
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise _refusal(error, path, expected, mend, quote) from error
+
+
+def _refusal(error: BaseException, path: Path, expected: str, mend: str, quote: bool) -> BadSample:
+    said = " ".join(str(error).split())[:200] if quote else ""
+    detail = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return BadSample(f"expected {expected}, but it cannot be decoded ({detail})", where=str(path), mend=mend)
 
 
 def require_finite(array: np.ndarray, path: Path, what: str) -> None:
