@@ -24,6 +24,9 @@ SHAPE = (32, 64, 64)
 AIR, LUNG, FAT, SOFT, BONE, FLUID = -1000.0, -850.0, -80.0, 40.0, 400.0, 12.0
 """Hounsfield units."""
 
+CALCIFIED = 150.0
+"""Nodules are old granulomas: denser than a mass, and bright in spite of thick slices."""
+
 COLLAPSED = -620.0
 """Lung that has lost part of its air."""
 
@@ -91,7 +94,7 @@ def _focal(
         return blend(content, filled * np.clip(0.72 + 0.12 * noise, 0, 1), SOFT)
     for cx, cy, cz in spot.centres:
         depth = spot.size_mm / 2 - np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)
-        content = np.maximum(content, blend(content, soft(depth, 6), SOFT))
+        content = np.maximum(content, blend(content, soft(depth, 6), CALCIFIED if finding.kind == "nodule" else SOFT))
     return content
 
 

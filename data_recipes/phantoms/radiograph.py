@@ -128,8 +128,8 @@ def _vessels(at: Frame, side: str, texture: np.random.Generator) -> np.ndarray:
         along = dx * np.cos(angle) + dz * np.sin(angle)
         across = -dx * np.sin(angle) + dz * np.cos(angle) + 4 * np.sin(along / 19 + 7 * angle)
         width = np.clip(4.0 - along / 40, 1.5, 4.0)
-        total += 0.08 * np.exp(-((across / width) ** 2)) * (along > 0) * np.clip(1 - along / 115, 0, 1)
-    return np.minimum(total, 0.14)
+        total += 0.06 * np.exp(-((across / width) ** 2)) * (along > 0) * np.clip(1 - along / 115, 0, 1)
+    return np.minimum(total, 0.11)
 
 
 def _bones(body: Body, at: Frame) -> np.ndarray:
@@ -151,7 +151,7 @@ def _focal(finding: Finding, spot: Spot, x: np.ndarray, z: np.ndarray, texture: 
         radius = np.sqrt(((x - cx) / (42 * grow)) ** 2 + ((z - cz) / (27 * grow)) ** 2)
         ragged = radius + 0.16 * _cloud(texture, x.size, 10)
         return np.clip(1.25 - ragged, 0, 0.5) * 2 * (0.32 + 0.07 * _cloud(texture, x.size, 18))
-    strength = 0.38 if finding.kind == "nodule" else 0.42
+    strength = 0.48 if finding.kind == "nodule" else 0.42
     total = np.zeros(np.broadcast_shapes(x.shape, z.shape))
     for cx, _, cz in spot.centres:
         depth = spot.size_mm * spot.scale / 2 - np.hypot(x - cx, z - cz)
