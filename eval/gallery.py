@@ -15,6 +15,13 @@ from medvlm.eval.rows import Row
 
 GalleryRow = dict[str, Any]
 
+WHY_UNREAD = {
+    "empty": "nothing was written",
+    "thinking_cut_off": "cut off while thinking",
+    "conflict": "names several choices",
+    "unparsed": "no rule could read it",
+}
+
 
 def verdict(score: Row) -> str:
     """right, partly, wrong or unparsed."""
@@ -32,13 +39,15 @@ def verdict(score: Row) -> str:
 
 def note(score: Row) -> str:
     """The score in words, where a tick does not say it all."""
+    if score["unparsed"]:
+        return WHY_UNREAD[score["rule"]]
     if score["kind"] == "open":
         return f"token F1 {score['token_f1']:.2f}"
     if score["kind"] == "report":
         f = score["findings"]
         counts = f"{f['hits']} right, {f['invented']} invented, {f['missed']} missed"
         return f"findings: {counts}; ROUGE-L {score['rouge_l']:.2f}"
-    return f"read as “{score['value']}” by rule {score['rule']}" if score["value"] is not None else score["rule"]
+    return f"read as “{score['value']}” by rule {score['rule']}"
 
 
 def choose(scores: Sequence[Row], size: int, *, seed: int = 0) -> list[str]:

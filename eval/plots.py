@@ -19,7 +19,7 @@ _INK = "#010203"
 """A colour used for text and axes only, replaced by the page's own: readable on light and dark alike."""
 
 COLOURS = {"image": "#2a7f9e", "no_image": "#c77d2e", "swapped": "#8a6bb0", "majority": "#7d8590"}
-LABELS = {"image": "with its image", "no_image": "without an image", "swapped": "another patient’s image"}
+LABELS = {"image": "with its image", "no_image": "without an image", "swapped": "with another patient’s image"}
 _STAGES = ("#2a7f9e", "#c77d2e", "#8a6bb0", "#4f8f4a", "#b5525c", "#7d8590")
 
 
@@ -30,6 +30,7 @@ def _svg(figure: Figure, label: str) -> str:
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px inherit", text)

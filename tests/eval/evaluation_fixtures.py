@@ -61,13 +61,14 @@ def samples_of(patient: int, kinds: tuple[str, ...] = ("image", "volume", "video
     """Per kind of visual: presence (yes for even patients), side, zone with letters, size, report."""
     side, there = ("left", "right")[patient % 2], ("yes", "no")[patient % 2]
     zones = "In which zone?\nA. upper\nB. lower\nC. middle\nAnswer with the letter."
+    presence = Question(kind="closed", answers=(there,), choices=("yes", "no"), topic="presence")
     asked = [
-        ("presence", "Is there a nodule?", Question(kind="closed", answers=(there,), choices=("yes", "no"), topic="presence")),
+        ("presence", "Is there a nodule?", presence),
         ("side", "On which side?", Question(kind="closed", answers=(side,), choices=("left", "right"), topic="side")),
         ("zone", zones, Question(kind="choice", answers=("A",), choices=("A", "B", "C"), topic="zone")),
         ("size", "How large?", Question(kind="open", answers=("25 mm",), topic="size")),
         ("report", "Write the report.", Question(kind="report", answers=(REPORTS[side],), topic="report")),
-    ]  # fmt: skip
+    ]
     return [a_sample(patient, kind, name, text, question) for kind in kinds for name, text, question in asked]
 
 
