@@ -99,7 +99,7 @@ def test_report_escapes_and_shows_everything(tmp_path):
         "sample_id": "s", "source": "x", "dimension": "2d", "kind": "closed", "topic": "side", "question": "Where?",
         "reference": "left", "pictures": [thumbnail(corner_image("IL"))], "trouble": None,
         "answers": [
-            {"condition": "image", "text": "<script>alert(1)</script>", "verdict": "wrong", "note": "n", "truncated": True}
+            {"condition": "image", "text": "<script>1</script>", "verdict": "wrong", "note": "n", "truncated": True}
         ],
     }  # fmt: skip
     runs = tmp_path / "metrics.jsonl"
