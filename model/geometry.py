@@ -169,7 +169,7 @@ def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     A stack of frames (T, C, H, W) is resized alike.
 
     Raises:
-        ValueError: ``pixels`` has fewer than 3 or more than 4 axes, or ``size`` is not two whole numbers >= 1.
+        ValueError: ``pixels`` has fewer than 3 or more than 4 axes, or ``size`` is not two whole numbers.
     """
     if pixels.ndim not in (3, 4):
         raise ValueError(f"pixels must be (C, H, W) or (T, C, H, W), got shape {pixels.shape}")

@@ -27,6 +27,9 @@ DICOM_ERRORS = (InvalidDicomError, BytesLengthException)
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
+MOST_FRAMES = 100_000
+"""Also above every other count; a file that claims more is damaged, and would fill memory."""
+
 _COUNTS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "BitsStored",
            "PixelRepresentation")  # fmt: skip
 _READ = ("SOPClassUID", "SeriesInstanceUID", "Modality", "Units", "PhotometricInterpretation", "PatientOrientation",
@@ -81,8 +84,8 @@ def open_dataset(path: Path, *, pixels: bool) -> Dataset:
 def _parse_what_is_read(dataset: Dataset) -> None:
     for keyword in _COUNTS:
         value = dataset.get(keyword)
-        if value is not None and int(value) < 0:
-            raise ValueError(f"{keyword} is negative")
+        if value is not None and not 0 <= int(value) <= MOST_FRAMES:
+            raise ValueError(f"{keyword} is out of range")
     for keyword in _READ:
         value = dataset.get(keyword)
         for item in value if isinstance(value, pydicom.Sequence) else ():

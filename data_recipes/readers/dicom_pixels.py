@@ -20,6 +20,7 @@ from medvlm.data_recipes.readers.dicom_header import (
     unit_of,
     voi_window,
 )
+from medvlm.data_recipes.readers.dicom_size import require_fitting_size
 from medvlm.data_recipes.readers.picture import as_channels
 from medvlm.data_recipes.readers.refusals import decoding, require_finite
 from medvlm.model.visual import Unit
@@ -42,7 +43,7 @@ def decode_frame(dataset: Dataset, frame: int, path: Path) -> np.ndarray:
             where=str(path),
             mend="copy the file again from the archive, or leave it out",
         )
-    _require_fitting_size(dataset, path)
+    require_fitting_size(dataset, frame, path)
     syntax = getattr(dataset.file_meta.TransferSyntaxUID, "name", "an unknown transfer syntax")
     with (
         decoding(
@@ -61,27 +62,6 @@ def decode_frame(dataset: Dataset, frame: int, path: Path) -> np.ndarray:
             mend="convert the file to grey or RGB",
         )
     return array
-
-
-def _require_fitting_size(dataset: Dataset, path: Path) -> None:
-    """Refuse uncompressed pixels that would fill at least one frame more than the header states.
-
-    pydicom only warns, and the frame cut out would be a wrong piece. Less than a frame is padding.
-    """
-    samples, bits = int(dataset.get("SamplesPerPixel") or 1), int(dataset.get("BitsAllocated") or 0)
-    frame_bytes = int(dataset.Rows) * int(dataset.Columns) * samples * bits // 8
-    needed, present = frame_bytes * frame_count(dataset), len(dataset.get("PixelData") or b"")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_transfer_syntax or syntax.is_compressed:
-        return
-    if not frame_bytes or present < needed + frame_bytes:
-        return
-    raise BadSample(
-        f"{present} bytes of pixels, but the header's {frame_count(dataset)} frame(s) of "
-        f"{dataset.Rows}x{dataset.Columns} need {needed}",
-        where=str(path),
-        mend="correct NumberOfFrames, Rows and Columns, or leave the file out",
-    )
 
 
 def rescale(dataset: Dataset, groups: Dataset, stored: np.ndarray, path: Path) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ def _is_colour(array: np.ndarray) -> bool:
 
 def _open(path: Path) -> np.ndarray:
     # A damaged header may claim any size; a memory map fails then instead of filling memory.
-    with decoding(path, "a whole .npy file of numbers", "save it again with numpy.save(path, array)"):
+    mend = "save it again with numpy.save(path, array)"
+    with decoding(path, "a whole .npy file of numbers", mend, also=(TokenError,)):
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

@@ -8,6 +8,7 @@ import warnings
 import av
 import nibabel
 import numpy as np
+import PIL.Image
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -17,6 +18,7 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     RLELossless,
     generate_uid,
 )
@@ -24,6 +26,7 @@ from pydicom.uid import (
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers import read, sniff
 from medvlm.data_recipes.readers.dicom import read_series
+from medvlm.data_recipes.readers.dicom_size import codestream_size
 from medvlm.data_recipes.sample import VisualRef
 
 SPL = np.random.default_rng(0).integers(-1000, 1000, (6, 5, 4)).astype(np.int16)
@@ -347,6 +350,27 @@ def test_more_pixels_than_the_header_says(tmp_path):
     path = save(header(np.zeros((3, 8, 6), np.int16)), tmp_path / "x.dcm")
     with pytest.raises(BadSample, match=r"288 bytes of pixels, but the header's 1 frame\(s\) of 8x6 need 96"):
         image(path)
+
+
+def test_compressed_frame_of_another_size(tmp_path):
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.zeros((80, 60), np.uint8)).save(file, "JPEG")
+    ds = header(np.zeros((8, 6), np.uint8), "CR")
+    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    ds.PixelData = encapsulate([file.getvalue()])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    path = save(ds, tmp_path / "x.dcm")
+    with pytest.raises(BadSample, match=r"the compressed frame is of 80x60, but the header says 8x6"):
+        image(path)
+    ds.Rows, ds.Columns = 80, 60
+    assert image(save(ds, path)).pixels.shape == (1, 80, 60)
+
+
+def test_size_in_a_jpeg_2000_codestream():
+    file = io.BytesIO()
+    PIL.Image.fromarray(np.zeros((80, 60), np.uint8)).save(file, "JPEG2000")
+    assert codestream_size(file.getvalue()) == (80, 60)
+    assert codestream_size(b"\xff\xd8\xff") is None and codestream_size(b"") is None
 
 
 def cine(count=50, **tags):
