@@ -40,9 +40,7 @@ def axis_permutation_and_flips(
             )
     source = {_AXIS_OF[letter]: axis for axis, letter in enumerate(orientation)}
     if set(source) != {_AXIS_OF[letter] for letter in to}:
-        raise ValueError(
-            f"orientation {orientation!r} cannot become {to!r}: choose letters of the same body axes"
-        )
+        raise ValueError(f"orientation {orientation!r} cannot become {to!r}: choose letters of the same body axes")
     permutation = tuple(source[_AXIS_OF[letter]] for letter in to)
     flips = tuple(orientation[axis] != letter for axis, letter in zip(permutation, to, strict=True))
     return permutation, flips

@@ -64,9 +64,7 @@ def test_orientation_letters_of_directions():
 
 def test_growing_equals_torch_trilinear():
     voxels = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(voxels)[None, None], (7, 9, 8), mode="trilinear"
-    )
+    expected = torch.nn.functional.interpolate(torch.from_numpy(voxels)[None, None], (7, 9, 8), mode="trilinear")
     np.testing.assert_allclose(resize_volume(voxels, (7, 9, 8)), expected[0, 0].numpy(), atol=1e-6)
 
 
@@ -85,9 +83,7 @@ def test_shrinking_keeps_the_mean_for_any_factor(size):
 
 
 def test_shrinking_keeps_a_ramp_in_place():
-    ramp = np.broadcast_to(
-        np.arange(10, dtype=np.float32) + 0.5, (1, 2, 10)
-    )  # value = position of the centre
+    ramp = np.broadcast_to(np.arange(10, dtype=np.float32) + 0.5, (1, 2, 10))  # value = position of the centre
     small = resize_image(np.ascontiguousarray(ramp), (2, 7))
     # Voxels are flat boxes, so a centre may move by f(1-f)/2 of a voxel where a box is cut at f: at most 1/8.
     np.testing.assert_allclose(small[0, 0], (np.arange(7) + 0.5) * 10 / 7, atol=0.125)
