@@ -107,12 +107,16 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
 def _blocks(rows: Sequence[Row], seed: int) -> list[Row]:
     """One row of the table per metric that applies to ``rows``."""
     blocks: list[Row] = []
-    closed = [row for row in rows if row["kind"] in ("closed", "choice")]
-    if closed:
-        patients = [row["patient"] for row in closed]
-        accuracy = proportion([row["correct"] for row in closed], patients, seed=seed)
-        blocks.append(_block("closed_accuracy", closed, accuracy))
-        blocks.append(_block("majority_accuracy", closed, proportion(_majority(closed), patients, seed=seed)))
+    for kind, metric, majority in (
+        ("closed", "closed_accuracy", "majority_accuracy"),
+        ("choice", "choice_accuracy", "choice_majority_accuracy"),
+    ):
+        asked = [row for row in rows if row["kind"] == kind]
+        if asked:
+            patients = [row["patient"] for row in asked]
+            accuracy = proportion([row["correct"] for row in asked], patients, seed=seed)
+            blocks.append(_block(metric, asked, accuracy))
+            blocks.append(_block(majority, asked, proportion(_majority(asked), patients, seed=seed)))
     opened = [row for row in rows if row["kind"] == "open"]
     if opened:
         exact = proportion([row["exact_match"] for row in opened], [row["patient"] for row in opened], seed=seed)
@@ -172,6 +176,7 @@ def _headline(table: Sequence[Row]) -> dict[str, float | None]:
         headline[f"majority_accuracy{suffix}"] = value("majority_accuracy", dimension=dimension)
         headline[f"no_image_accuracy{suffix}"] = value("closed_accuracy", "no_image", dimension)
         headline[f"swapped_image_accuracy{suffix}"] = value("closed_accuracy", "swapped", dimension)
+        headline[f"choice_accuracy{suffix}"] = value("choice_accuracy", dimension=dimension)
         headline[f"finding_f1{suffix}"] = value("finding_f1", dimension=dimension)
     for metric in ("open_exact_match", "open_token_f1", "negation_accuracy", "bleu_4", "rouge_l"):
         headline[metric] = value(metric)

@@ -324,25 +324,28 @@ class EvaluationConfig:
     """What is asked of the model after training.
 
     Attributes:
-        tasks: names of evaluation tasks.
-        root: folder of their data; None takes ``data.root``.
-        samples_per_task: ask only the first samples; None asks all.
+        manifests: of evaluation samples, relative to ``data.root``.
+        samples_per_manifest: ask only so many, spread over the manifest; None asks all.
+        control_reports: reports asked under each control condition; None asks all.
         max_new_tokens: longest answer.
-        after_each_stage: evaluate after every stage, not only after the last.
+        batch_size: prompts answered at once.
     """
 
-    tasks: tuple[str, ...]
-    root: str | None = None
-    samples_per_task: int | None = None
+    manifests: tuple[str, ...]
+    samples_per_manifest: int | None = None
+    control_reports: int | None = None
     max_new_tokens: int = 128
-    after_each_stage: bool = False
+    batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if not self.tasks:
-            _refuse("'tasks' is empty", "name at least one task, or remove 'evaluation'")
+        if not self.manifests:
+            _refuse("'manifests' is empty", "name at least one manifest, or remove 'evaluation'")
         _check_range("max_new_tokens", self.max_new_tokens, 1)
-        if self.samples_per_task is not None:
-            _check_range("samples_per_task", self.samples_per_task, 1)
+        _check_range("batch_size", self.batch_size, 1)
+        if self.samples_per_manifest is not None:
+            _check_range("samples_per_manifest", self.samples_per_manifest, 1)
+        if self.control_reports is not None:
+            _check_range("control_reports", self.control_reports, 0)
 
 
 @dataclass(frozen=True, kw_only=True)

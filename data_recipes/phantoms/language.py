@@ -202,7 +202,7 @@ def ask_change(finding: Finding) -> Ask:
         "The first image is the prior, the second image is the current one. "
         f"{verb} the {noun} larger, smaller, unchanged or new? Answer larger, smaller, unchanged or new."
     )
-    return _ask(prompt, "closed", "change", as_dict(finding, finding.kind), finding.change, choices=CHANGES)
+    return _ask(prompt, "choice", "change", as_dict(finding, finding.kind), finding.change, choices=CHANGES)
 
 
 def ask_report(findings: tuple[Finding, ...], kinds: tuple[str, ...] = CHEST_KINDS) -> Ask:

@@ -27,7 +27,8 @@ Row = tuple[str, Sample]
 """(manifest name, sample)."""
 
 MANIFESTS = (
-    "train_captions",
+    "train_captions_2d",
+    "train_captions_3d",
     "train_2d",
     "train_3d",
     "train_video",
@@ -157,7 +158,7 @@ def _training_rows(
         caption = _turns(((visual, CAPTION_REQUEST), impression(writer.patient.findings)))
         one = asks[int(rng.integers(len(asks)))]
         rows += [
-            ("train_captions", writer.sample("caption", caption)),
+            (f"train_captions_{dimension}", writer.sample("caption", caption)),
             ("train_sft", writer.single("sft-report", whole, visual)),
             ("train_sft", writer.single("sft-question", one, visual)),
             *(("train_pairs", pair) for pair in writer.pairs(visual, rng)),
