@@ -59,11 +59,12 @@ def test_oracle_is_perfect_on_everything(perfect):
 def test_constant_by_hand(manifest, tmp_path):
     metrics = run.evaluate(ConstantModel("yes"), [manifest], tmp_path / "run", gallery_size=2)
     headline = metrics["headline"]
-    # presence: half of the patients; side and zone: "yes" cannot be read there
-    assert headline["closed_accuracy_2d"] == pytest.approx((PATIENTS / 2) / (3 * PATIENTS))
+    # presence: half of the patients; side: "yes" cannot be read there; the lettered zone counts apart
+    assert headline["closed_accuracy_2d"] == pytest.approx((PATIENTS / 2) / (2 * PATIENTS))
+    assert headline["choice_accuracy_2d"] == 0.0
     assert headline["side_accuracy_2d"] == 0.0
-    # per dimension: 8 rows a group are fewer than 10, so the best place: "A" of three (8 of 8), first of two (8 of 16)
-    assert headline["majority_accuracy_2d"] == pytest.approx(16 / 24)
+    # per dimension: 8 rows a group are fewer than 10, so the best place: the first of two (8 of 16)
+    assert headline["majority_accuracy_2d"] == pytest.approx(8 / 16)
     assert headline["finding_f1"] == 0.0 and headline["open_token_f1"] == 0.0
     side = [
         r for r in metrics["table"] if r["topic"] == "side" and r["dimension"] == "2d" and r["condition"] == "image"

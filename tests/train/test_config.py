@@ -76,7 +76,7 @@ def test_overrides_reach_stages_by_name_free_mappings_and_absent_parts(write):
             "stages.tune.learning_rate.vision=null",
             "model.vision.hidden_size=64",
             "model.text.config.rope.theta=1e4",
-            "evaluation.tasks=[chest, brain]",
+            "evaluation.manifests=[chest.jsonl, brain.jsonl]",
             "name=no",
         ],
     )
@@ -86,7 +86,7 @@ def test_overrides_reach_stages_by_name_free_mappings_and_absent_parts(write):
     assert tune.learning_rate.vision is None
     assert curriculum.model.vision["hidden_size"] == 64
     assert curriculum.model.text["config"]["rope"] == {"theta": 1e4}
-    assert curriculum.evaluation is not None and curriculum.evaluation.tasks == ("chest", "brain")
+    assert curriculum.evaluation is not None and curriculum.evaluation.manifests == ("chest.jsonl", "brain.jsonl")
     assert curriculum.name == "no"  # YAML 1.2: a word, not false
 
 
@@ -173,7 +173,7 @@ def test_fingerprint_covers_what_changes_weights_and_nothing_else(write):
         return fingerprint(load_curriculum(write(), overrides), stage)
 
     assert of() == of("output_dir=x", "data.root=y", "data.workers=4", "data.cache=true", "stages.align.save_every=2")
-    assert of() == of("stages.align.keep_checkpoints=7", "evaluation.tasks=[chest]")
+    assert of() == of("stages.align.keep_checkpoints=7", "evaluation.manifests=[chest.jsonl]")
     for change in ("seed=1", "data.tokens_per_pack=64", "stages.tune.weight_decay=0.1", "engine.zero_stage=3"):
         assert of() != of(change), change
     assert of(stage="align") == of("stages.tune.weight_decay=0.1", stage="align")
