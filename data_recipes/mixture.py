@@ -29,7 +29,10 @@ class Mixture:
     def shares(self) -> list[int]:
         """Samples that each source gives to a round."""
         total, weight = sum(self.sizes), sum(self.weights)
-        return [max(1, round(total * w / weight)) if size else 0 for w, size in zip(self.weights, self.sizes, strict=True)]
+        return [
+            max(1, round(total * share / weight)) if size else 0
+            for share, size in zip(self.weights, self.sizes, strict=True)
+        ]
 
     def round(self, number: int) -> list[int]:
         """The samples of one round, shuffled; an index counts through the sources laid end to end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,9 +26,16 @@ class VisualRef:
         kind: image, volume or video.
         path: file, or folder of one DICOM series; relative to the manifest's folder, or absolute.
         sha256: of the file, or of the sorted (name, sha256) list of a folder; None when not computed.
-        options: what the reader needs to choose: ``frame`` (multi-frame DICOM), ``time_index`` (4D NIfTI),
-            ``series_uid`` (folder with several series), ``spacing_mm``/``unit``/``modality`` (NPY),
-            ``start_s``/``end_s``/``max_frames`` (video).
+        options: keyword arguments of the reader, which the content of the file chooses; others are refused:
+
+            - picture (PNG, JPEG, TIFF, ...): ``frame``, ``modality``, ``spacing_mm``.
+            - DICOM file as image or volume: ``frame``.
+            - folder of a DICOM series: ``series_uid``, ``resample_gaps``.
+            - DICOM file as video: ``start_s``, ``end_s``, ``max_frames``, ``frame_time_s``.
+            - NIfTI and other nibabel formats: ``time_index``, ``unit``, ``modality``.
+            - NPY: ``spacing_mm``, ``unit``, ``modality``, ``orientation`` (of a volume).
+            - video (MP4, AVI, ...; an animated GIF as video): ``start_s``, ``end_s``, ``max_frames``, ``modality``,
+              ``spacing_mm``.
     """
 
     kind: Kind
@@ -205,9 +213,7 @@ class _Row:
     def known(self, allowed: set[str]) -> None:
         unknown = sorted(set(self.data) - allowed)
         if unknown:
-            self.fail(
-                f"unknown key {self.path}{unknown[0]!r}", f"remove it or use one of {', '.join(sorted(allowed))}"
-            )
+            self.fail(f"unknown key {self.path}{unknown[0]!r}", f"remove it or use one of {', '.join(sorted(allowed))}")
 
     def text(self, key: str, allowed: tuple[str, ...] | None = None) -> str:
         value = self.data.get(key)
@@ -259,7 +265,7 @@ def _turns_from_json(row: _Row, key: str) -> tuple[Turn, ...]:
         row.fail(f"{row.path}{key!r} is empty", "write at least one turn")
     turns = tuple(_turn_from_json(item, row, f"{row.path}{key}[{n}]") for n, item in enumerate(items))
     body = turns[1:] if turns[0].role == "system" else turns
-    for before, after in zip(body, body[1:], strict=False):
+    for before, after in pairwise(body):
         if before.role == after.role or after.role == "system":
             row.fail(
                 f"{row.path}{key!r} has {after.role} after {before.role}",

@@ -2,8 +2,7 @@
 
 if not __name__.startswith("medvlm."):
     raise ImportError(
-        "'model' is the folder; the package is medvlm.model. "
-        "Run `pip install -e .` in the repository and import that."
+        "'model' is the folder; the package is medvlm.model. Run `pip install -e .` in the repository and import that."
     )
 
 from medvlm.model.config import MedVLMConfig, ProjectorConfig, VisionConfig

@@ -58,9 +58,7 @@ class PackedBatch:
                 f"into {len(self.sample_ids)} samples"
             )
         if int(self.grids.prod(dim=1).sum()) != len(self.patches):
-            raise ValueError(
-                f"grids hold {int(self.grids.prod(dim=1).sum())} patches, got {len(self.patches)}"
-            )
+            raise ValueError(f"grids hold {int(self.grids.prod(dim=1).sum())} patches, got {len(self.patches)}")
         merged = torch.div(self.grids, torch.tensor(merge), rounding_mode="floor").prod(dim=1)
         expected = int(merged[self.placements].sum()) if len(self.placements) else 0
         found = int((self.tokens == visual_token_id).sum())

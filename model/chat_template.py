@@ -50,9 +50,7 @@ def tokenize_chat(
         ValueError: counts differ, the template drops a message, or it never ends an assistant's turn.
     """
     bare = [{"role": m["role"], "content": f"\u2042{n}\u2042"} for n, m in enumerate(messages)]
-    rendered = str(
-        tokenizer.apply_chat_template(bare, tokenize=False, add_generation_prompt=add_generation_prompt)
-    )
+    rendered = str(tokenizer.apply_chat_template(bare, tokenize=False, add_generation_prompt=add_generation_prompt))
     pieces = _MARKER.split(rendered)
     order = [int(number) for number in pieces[1::2]]
     if order != list(range(len(messages))):
@@ -70,9 +68,7 @@ def tokenize_chat(
             supervised += [answer] * len(ids)
         following = _template_ids(tokenizer, after)
         tokens += following
-        supervised += (
-            _end_of_turn_mask(tokenizer, following, after, end_ids) if answer else [False] * len(following)
-        )
+        supervised += _end_of_turn_mask(tokenizer, following, after, end_ids) if answer else [False] * len(following)
     if next(counts, None) is not None:
         raise ValueError(f"{len(visual_tokens)} visuals were given, but the messages show fewer")
     return TokenizedChat(tokens=tokens, supervised=supervised)

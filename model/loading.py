@@ -57,9 +57,10 @@ def load_checkpoint(
         ValueError: the checkpoint is of another architecture, or its weights do not fit its config.
     """
     checkpoint_config(source)
-    model, report = MedVLMForConditionalGeneration.from_pretrained(
+    loaded: tuple[Any, dict[str, Any]] = MedVLMForConditionalGeneration.from_pretrained(  # type: ignore[assignment]
         source, dtype=dtype, output_loading_info=True
     )
+    model, report = loaded
     wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys") if report.get(key)}
     if report.get("mismatched_keys"):
         wrong["mismatched_keys"] = sorted(str(key) for key in report["mismatched_keys"])
@@ -98,7 +99,7 @@ def build_model(
     model = MedVLMForConditionalGeneration(config)
     if "pretrained" in text:
         decoder = AutoModelForCausalLM.from_pretrained(text["pretrained"], dtype=torch.float32)
-        if decoder.get_input_embeddings().num_embeddings < vocab_size:
+        if int(decoder.get_input_embeddings().num_embeddings) < vocab_size:  # type: ignore[arg-type]
             decoder.resize_token_embeddings(vocab_size)
         model.text.load_state_dict(decoder.state_dict())
     return model

@@ -29,7 +29,7 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = MedVLMConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("image", "video", "text")
+    input_modalities = ["image", "video", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -155,9 +155,7 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             shifted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
-            loss = F.cross_entropy(
-                output.logits.float().flatten(0, 1), shifted.flatten(), ignore_index=IGNORED
-            )
+            loss = F.cross_entropy(output.logits.float().flatten(0, 1), shifted.flatten(), ignore_index=IGNORED)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=output.logits,
@@ -169,13 +167,13 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Visuals are encoded with the prompt only; later steps read the cache."""
         first = kwargs.get("is_first_iteration", False)
-        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc, arg-type]
         if not first and kwargs.get("use_cache", True):
             for name in _VISUAL_INPUTS:
                 inputs.pop(name, None)
         return inputs
 
-    def _expand_inputs_for_generation(
+    def _expand_inputs_for_generation(  # type: ignore[override]
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
@@ -186,8 +184,11 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         visual = {name: kwargs.pop(name) for name in _VISUAL_INPUTS if kwargs.get(name) is not None}
         if visual and expand_size > 1 and input_ids is not None:
             visual["placements"] = self._repeat_placements(input_ids, visual, expand_size)
-        input_ids, kwargs = super()._expand_inputs_for_generation(
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
+        input_ids, kwargs = super()._expand_inputs_for_generation(  # type: ignore[misc]
+            expand_size=expand_size,
+            is_encoder_decoder=is_encoder_decoder,
+            input_ids=input_ids,  # type: ignore[arg-type]
+            **kwargs,
         )
         return input_ids, {**kwargs, **visual}
 

@@ -64,7 +64,7 @@ def packed_attention(
 
 def packed_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """No mask for a pack (there is no padding to hide); sdpa's own for a padded batch."""
-    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+    return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)  # type: ignore[misc]
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -87,9 +87,7 @@ class MedVLMProcessor(ProcessorMixin):
         self.max_depth = {"volume": 64, "video": 32, **(max_depth or {})}
         self.hu_windows = list(hu_windows)
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
-        self._windows = [
-            HU_WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in hu_windows
-        ]
+        self._windows = [HU_WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in hu_windows]
         if len(self._windows) != 3:
             raise ValueError(f"hu_windows must name three channels, got {list(hu_windows)}")
         for name, values in (("max_patches", self.max_patches), ("max_depth", self.max_depth)):
@@ -97,10 +95,8 @@ class MedVLMProcessor(ProcessorMixin):
             if unknown:
                 raise ValueError(f"{name} has unknown kinds {sorted(unknown)}; use image, volume, video")
         if VISUAL_TOKEN not in tokenizer.get_vocab():
-            raise ValueError(
-                f"the tokenizer has no {VISUAL_TOKEN}; pass it through model.tokenizer.add_visual_token"
-            )
-        self.visual_token_id = int(tokenizer.convert_tokens_to_ids(VISUAL_TOKEN))
+            raise ValueError(f"the tokenizer has no {VISUAL_TOKEN}; pass it through model.tokenizer.add_visual_token")
+        self.visual_token_id = int(tokenizer.convert_tokens_to_ids(VISUAL_TOKEN))  # type: ignore[arg-type]
 
     @property
     def rule(self) -> GridRule:
@@ -152,10 +148,8 @@ class MedVLMProcessor(ProcessorMixin):
         """(3, D, H, W) -> (3, *target): volumes are averaged along z; an image or frame is resized in plane."""
         if kind == "volume":
             # Grey volumes hold three equal channels: resample one.
-            if (
-                np.shares_memory(array[0], array[-1])
-                or (array[0] == array[-1]).all()
-                and (array[0] == array[1]).all()
+            if np.shares_memory(array[0], array[-1]) or (
+                (array[0] == array[-1]).all() and (array[0] == array[1]).all()
             ):
                 return np.repeat(resize_volume(array[0], target)[None], 3, axis=0)
             return np.stack([resize_volume(channel, target) for channel in array])

@@ -51,7 +51,5 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def add_visual_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """Make sure that ``tokenizer`` has the placeholder, as a special token; return its id."""
     if VISUAL_TOKEN not in tokenizer.get_vocab():
-        tokenizer.add_special_tokens(
-            {"additional_special_tokens": [VISUAL_TOKEN]}, replace_extra_special_tokens=False
-        )
-    return int(tokenizer.convert_tokens_to_ids(VISUAL_TOKEN))
+        tokenizer.add_special_tokens({"additional_special_tokens": [VISUAL_TOKEN]}, replace_extra_special_tokens=False)
+    return int(tokenizer.convert_tokens_to_ids(VISUAL_TOKEN))  # type: ignore[arg-type]

@@ -41,9 +41,7 @@ class Places:
         lengths: patches of each visual.
     """
 
-    def __init__(
-        self, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, config: VisionConfig, merge: list[int]
-    ):
+    def __init__(self, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, config: VisionConfig, merge: list[int]):
         device = spacing.device
         known = ~spacing.isnan()
         scale = torch.where(known, spacing, torch.full_like(spacing, config.unknown_voxel_mm))
@@ -109,8 +107,8 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tenso
     for length, count in _runs(lengths):
         stop = start + length * count
         # (heads, count * length, dim) -> (count, heads, length, dim)
-        parts = [x[:, start:stop].reshape(heads, count, length, dim).transpose(0, 1) for x in (q, k, v)]
-        mixed = F.scaled_dot_product_attention(*parts)
+        query, key, value = (x[:, start:stop].reshape(heads, count, length, dim).transpose(0, 1) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(query, key, value)
         out.append(mixed.transpose(0, 1).reshape(heads, stop - start, dim))
         start = stop
     return torch.cat(out, dim=1)
@@ -172,6 +170,7 @@ class EncoderLayer(nn.Module):
 class VisionEncoder(PreTrainedModel):
     """Patches (P, patch_dim) of V visuals -> features (P, hidden)."""
 
+    config: VisionConfig
     config_class = VisionConfig
     main_input_name = "patches"
     _supports_sdpa = True
@@ -188,9 +187,7 @@ class VisionEncoder(PreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def forward(
-        self, patches: Tensor, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, merge: list[int]
-    ) -> Tensor:
+    def forward(self, patches: Tensor, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, merge: list[int]) -> Tensor:
         """Encode every visual on its own.
 
         Args:

@@ -113,9 +113,7 @@ class Video:
     def __post_init__(self) -> None:
         _check_array("Video.frames", self.frames, 4)
         if self.frames.shape[1] not in (1, 3):
-            raise ValueError(
-                f"Video.frames must be (T, C, H, W) with C 1 or 3, got shape {self.frames.shape}"
-            )
+            raise ValueError(f"Video.frames must be (T, C, H, W) with C 1 or 3, got shape {self.frames.shape}")
         if self.times_s.shape != (len(self.frames),) or (np.diff(self.times_s) <= 0).any():
             raise ValueError(
                 f"Video.times_s must hold one strictly increasing second per frame: {len(self.frames)} frames, "

@@ -1,6 +1,6 @@
 """Ask a checkpoint about a picture, a volume or a clip; without --question, in a conversation.
 
-    medvlm chat --model runs/quickstart/stages/05-lora-dpo/checkpoint scan.nii.gz --question "Write the report."
+medvlm chat --model runs/quickstart/stages/05-lora-dpo/checkpoint scan.nii.gz --question "Write the report."
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def answer(
     inputs = processor(messages=[messages], visuals=[visuals]).to(model.device)
     streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=600)
     options = {**inputs, "streamer": streamer, "max_new_tokens": max_new_tokens, "do_sample": False}
-    thread = Thread(target=model.generate, kwargs=options)
+    thread = Thread(target=model.generate, kwargs=options)  # type: ignore[misc]
     thread.start()
     yield from streamer
     thread.join()
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("visuals", nargs="*", type=Path, help="files, or folders of one DICOM series")
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
     parser.add_argument("--question", help="ask this and stop")
-    parser.add_argument("--options", default="{}", help='reader options as JSON, such as {"time_index": 0, "unit": "HU"}')
+    parser.add_argument("--options", default="{}", help='reader options as JSON: {"time_index": 0, "unit": "HU"}')
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)

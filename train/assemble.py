@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from medvlm.data_recipes.sample import Sample, read_jsonl
 from medvlm.model.config import MedVLMConfig, ProjectorConfig, VisionConfig
@@ -22,6 +22,7 @@ def first_processor(curriculum: Curriculum) -> MedVLMProcessor:
     source = curriculum.model
     if source.pretrained is not None:
         return MedVLMProcessor.from_pretrained(source.pretrained)
+    tokenizer: PreTrainedTokenizerBase
     if "train" in source.tokenizer:
         tokenizer = train_tokenizer(_texts(curriculum), **source.tokenizer["train"])
     else:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
@@ -40,7 +41,8 @@ class StageData:
         digest = hashlib.sha256()
         for sample, length in zip(self.samples, self.plan.lengths, strict=True):
             digest.update(json.dumps([sample.sample_id, *asdict(length).values()]).encode())
-        digest.update(json.dumps([asdict(self.plan.mixture), self.plan.tokens_per_pack, self.plan.patches_per_pack]).encode())
+        order = [asdict(self.plan.mixture), self.plan.tokens_per_pack, self.plan.patches_per_pack]
+        digest.update(json.dumps(order).encode())
         return digest.hexdigest()
 
     def steps(self, stage: Stage, world_size: int) -> int:
@@ -82,7 +84,7 @@ def prepare_data(
         if not path.is_file():
             raise BadSample("no such manifest", where=str(path), mend="check data.root and the stage's mixture")
         rows = [_of_objective(row, stage, path) for row in read_jsonl(path)]
-        measured = _measure(rows, config, renderer, rank, world_size, lambda d, t: progress and progress(str(path), d, t))
+        measured = _measure(rows, config, renderer, rank, world_size, partial(progress or _silent, str(path)))
         before = len(samples)
         for row, result in zip(rows, measured, strict=True):
             if isinstance(result, BadSample):
@@ -110,6 +112,10 @@ def prepare_data(
         patches_per_pack=config.patches_per_pack,
     )
     return StageData(samples=tuple(samples), plan=plan, quarantine=tuple(quarantine), per_source=per_source)
+
+
+def _silent(manifest: str, done: int, total: int) -> None:
+    """The progress of nobody who asked."""
 
 
 def _of_objective(row: Sample | BadSample, stage: Stage, path: Path) -> Sample | BadSample:

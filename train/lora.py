@@ -34,8 +34,8 @@ def lora_modules(model: nn.Module, targets: tuple[str, ...]) -> list[str]:
         matched = [name for name in inside if any(mark in part for part in name.split(".")[:-1] for mark in marks)]
         if not matched:
             raise ValueError(
-                f"LoRA target {target!r} matches no linear layer of the model; {component!r} has {inside[:6] or 'none'}: "
-                "choose another role, or train the component in full"
+                f"LoRA target {target!r} matches no linear layer of the model; {component!r} has "
+                f"{inside[:6] or 'none'}: choose another role, or train the component in full"
             )
         found += matched
     return list(dict.fromkeys(found))
@@ -50,7 +50,11 @@ def add_lora(model: MedVLMForConditionalGeneration, lora: Lora) -> list[str]:
     names = lora_modules(model, lora.targets)
     trainable = {name: p.requires_grad for name, p in model.named_parameters()}
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, target_modules=names
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        use_dora=lora.dora,
+        target_modules=names,
     )
     inject_adapter_in_model(config, model)
     for name, parameter in model.named_parameters():

@@ -1,6 +1,6 @@
 """What a training would do, without training: parameters, tokens, steps, memory, and the first sample.
 
-    python -m medvlm.train.plan configs/quickstart.yaml
+python -m medvlm.train.plan configs/quickstart.yaml
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def plan_stage(
     )
 
 
-def estimate_memory(
-    model: MedVLMForConditionalGeneration, curriculum: Curriculum, world_size: int
-) -> dict[str, float]:
+def estimate_memory(model: MedVLMForConditionalGeneration, curriculum: Curriculum, world_size: int) -> dict[str, float]:
     """GiB of one process: weights, gradients, optimizer, activations.
 
     ZeRO divides the optimizer (stage 1), gradients (2) and weights (3) by the number of processes (Rajbhandari et al.

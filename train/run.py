@@ -1,8 +1,8 @@
 """Run a curriculum.
 
-    python -m medvlm.train.run configs/quickstart.yaml
-    torchrun --nproc_per_node=8 -m medvlm.train.run configs/quickstart.yaml engine.zero_stage=2
-    python -m medvlm.train.run configs/quickstart.yaml --stage dpo
+python -m medvlm.train.run configs/quickstart.yaml
+torchrun --nproc_per_node=8 -m medvlm.train.run configs/quickstart.yaml engine.zero_stage=2
+python -m medvlm.train.run configs/quickstart.yaml --stage dpo
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None
         elif wanted:
             began = time.perf_counter()
             if not (checkpoint / "config.json").is_file():
-                raise ValueError(f"stage {stage.name!r} starts from {checkpoint}, which is not there; run the stages before it")
+                raise ValueError(
+                    f"stage {stage.name!r} starts from {checkpoint}, which is not there; run the stages before it"
+                )
             result = run_stage(curriculum, stage, checkpoint, ranks)
             if ranks.rank == 0:
                 record = {

@@ -43,7 +43,7 @@ def test_a_sample_over_the_budget_is_refused_with_both_numbers():
 
 
 def test_a_sample_that_trains_nothing_is_refused():
-    with pytest.raises(BadSample, match="no token carries loss.*Mend"):
+    with pytest.raises(BadSample, match=r"no token carries loss.*Mend"):
         check_fits(Length(tokens=5, patches=0, supervised=0), 1000, 600, where="s")
 
 

@@ -72,7 +72,8 @@ def test_eager_equals_sdpa(processor, model, conversations):
 
 def test_a_visual_of_another_sample_changes_nothing(processor, model, conversations):
     changed = [conversations[0], (conversations[1][0], [a_volume(77)])]
-    packs = [collate([(str(n), [s]) for n, s in enumerate(rendered(processor, c))]) for c in (conversations[:2], changed)]
+    sides = [rendered(processor, c) for c in (conversations[:2], changed)]
+    packs = [collate([(str(n), [s]) for n, s in enumerate(side)]) for side in sides]
     with torch.no_grad():
         first, second = (model(**pack.model_inputs()).logits[0] for pack in packs)
     end = int(packs[0].cu_seqlens[1])
