@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -296,8 +297,9 @@ def report() -> list[Check]:
 COLOURS = {"ok": "green", "absent": "yellow", "broken": "red"}
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the table and the commands for what is missing; 1 when a core piece is absent or broken, else 0."""
+    argparse.ArgumentParser(prog="medvlm doctor", description=__doc__).parse_args(arguments)
     checks = report()
     table = Table("", "state", "found", "for", title="medvlm doctor")
     for check in checks:

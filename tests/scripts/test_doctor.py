@@ -45,7 +45,7 @@ def test_a_codec_that_gives_other_pixels_is_broken() -> None:
 def test_exit_code_tells_core_faults(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lacking = doctor.Check(name="flash_attn", state="absent", found="no", core=False, enables="x", mend="pip a[b]")
     monkeypatch.setattr(doctor, "report", lambda: [lacking])
-    assert doctor.main() == 0 and "to mend flash_attn: pip a[b]" in capsys.readouterr().out
+    assert doctor.main([]) == 0 and "to mend flash_attn: pip a[b]" in capsys.readouterr().out
     broken = doctor.Check(name="torch", state="broken", found="no", core=True, enables="x", mend="pip install torch")
     monkeypatch.setattr(doctor, "report", lambda: [lacking, broken])
-    assert doctor.main() == 1 and "core pieces at fault: torch" in capsys.readouterr().out
+    assert doctor.main([]) == 1 and "core pieces at fault: torch" in capsys.readouterr().out
