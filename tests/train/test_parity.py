@@ -2,8 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
+from launching import torchrun
 from PIL import Image as Pil
 from safetensors.torch import load_file
 
@@ -59,7 +58,7 @@ def start(processor, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_ranks(start):
-    """Call it with (variant, engine): the folder that two processes left; one launch for the quick, one for the rest."""
+    """Call it with (variant, engine): the folder that two processes left. One launch for the quick, one for the rest."""
     launched: dict[int, dict[tuple[str, str], Path]] = {}
 
     def of(run):
@@ -79,11 +78,7 @@ def launch(runs: list[tuple[str, str]], start: Path) -> dict[tuple[str, str], Pa
     ]
     for folder in folders.values():
         folder.mkdir()
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
-    command += ["--rdzv-endpoint=localhost:0", str(WORKER), str(start), json.dumps(described)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = torchrun(WORKER, [str(start), json.dumps(described)])
     assert done.returncode == 0, done.stderr[-6000:]
     return folders
 
