@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--options", default="{}", help='reader options as JSON: {"time_index": 0, "unit": "HU"}')
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         visuals = [load_visual(path, json.loads(options.options)) for path in options.visuals]
         model, processor = load_checkpoint(options.model, device=options.device)

@@ -30,7 +30,7 @@ else
     "$base" -m venv .venv
     PYTHON=.venv/bin/python
     # torch first and exactly as pinned: a looser pin would fetch gigabytes of CUDA packages; and DeepSpeed's build reads it.
-    "$PYTHON" -m pip install -q --disable-pip-version-check -c constraints.txt torch setuptools wheel ninja packaging numpy
+    "$PYTHON" -m pip install -q --disable-pip-version-check -c constraints.txt torch setuptools ninja packaging numpy
     "$PYTHON" -m pip install -q --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[deepspeed,dev]'
 fi
 export PATH="$(cd "$(dirname "$(command -v "$PYTHON")")" && pwd):$PATH"  # ninja and torchrun lie beside the interpreter

@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--patients", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--began", type=float, default=time.time(), help="when the job began, in seconds since 1970")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     curriculum = load_curriculum(options.config, options.overrides)
     assert curriculum.evaluation is not None, "the config needs 'evaluation'"
     output = Path(curriculum.output_dir)

@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="YAML of one curriculum")
     parser.add_argument("overrides", nargs="*", help="dotted overrides: stages.align.steps=10 engine.zero_stage=2")
     parser.add_argument("--processes", type=int, default=1, help="how many the training will have (default 1)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         show(load_curriculum(options.config, options.overrides), options.processes, Console())
     except (BadConfig, BadSample, ValueError, FileNotFoundError) as error:

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", help="YAML of one curriculum")
     parser.add_argument("overrides", nargs="*", help="dotted overrides: stages.align.steps=10 engine.zero_stage=2")
     parser.add_argument("--stage", help="run this stage only; the stages before it must be done")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         curriculum = load_curriculum(options.config, options.overrides)
         if options.stage is not None:
