@@ -20,7 +20,8 @@ set -euo pipefail
 [ $# -ge 1 ] || { echo "usage: sbatch scripts/launch/slurm.sh CONFIG [key=value ...]" >&2; exit 2; }
 [ -n "${SLURM_JOB_ID:-}" ] || { echo "start this with sbatch; without slurm use scripts/launch/torchrun.sh" >&2; exit 2; }
 
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+machines=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${machines%%$'\n'*}  # not "| head": with pipefail a closed pipe would end this script
 port=$((20000 + SLURM_JOB_ID % 20000))  # jobs that share a machine do not meet
 processes=${SLURM_GPUS_ON_NODE:-1}
 export OMP_NUM_THREADS=$(((${SLURM_CPUS_PER_TASK:-1} + processes - 1) / processes))

@@ -1,0 +1,53 @@
+"""The table of datasets in docs/data.md, made from the recipes: ``--write docs/data.md`` replaces it there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from medvlm.data_recipes.manifest import write_atomic
+from medvlm.data_recipes.recipes import RECIPES
+
+BEGIN, END = "<!-- recipes:begin -->", "<!-- recipes:end -->"
+
+
+def recipe_table() -> str:
+    """A row of Markdown for each recipe: name, version, licence, where to get it, what to cite."""
+    rows = ["| dataset | version | licence | access | cite |", "|---|---|---|---|---|"]
+    for recipe in RECIPES:
+        cells = (f"`{recipe.name}`", recipe.version, recipe.licence, f"<{recipe.url}>", recipe.citation)
+        rows.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(rows)
+
+
+def with_table(page: str, table: str) -> str:
+    """``page`` with ``table`` between the two markers.
+
+    Raises:
+        ValueError: the markers are not both there, once and in order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page lacks the line {BEGIN} or {END} after it; write both where the table shall stand")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m medvlm.scripts.recipe_table", description=__doc__)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the table in this page; else print it")
+    options = parser.parse_args(arguments)
+    if options.write is None:
+        print(recipe_table())
+        return 0
+    try:
+        write_atomic(options.write, with_table(options.write.read_text(encoding="utf-8"), recipe_table()))
+    except (OSError, ValueError) as error:
+        print(f"recipe_table: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
