@@ -58,7 +58,7 @@ def start(processor, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_ranks(start):
-    """Call it with (variant, engine): the folder that two processes left. One launch for the quick, one for the rest."""
+    """Call it with (variant, engine): the folder that two processes left. One launch for the quick, one for others."""
     launched: dict[int, dict[tuple[str, str], Path]] = {}
 
     def of(run):

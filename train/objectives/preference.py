@@ -18,7 +18,8 @@ def preference_loss(margin: Tensor, config: PreferenceConfig) -> Tensor:
     """Loss of each pair from its margin.
 
     Args:
-        margin: (B,) [log pi(chosen) - log ref(chosen)] - [log pi(rejected) - log ref(rejected)].
+        margin: (B,) [log pi(chosen) - log ref(chosen)] - [log pi(rejected) - log ref(rejected)]; for ipo each of the
+            two differences is a mean over the tokens of its answer.
         config: which loss. sigmoid: DPO, equation 7 of arXiv:2305.18290, with label smoothing as conservative DPO;
             robust: arXiv:2403.00409, equation 3; ipo: equation 17 of arXiv:2310.12036; hinge: SLiC, arXiv:2305.10425.
 
@@ -58,12 +59,16 @@ class Preference:
             reference = sums_per_sample(*token_log_probabilities(model, batch), batch.cu_seqlens)  # (2B,)
         log_probabilities, where = token_log_probabilities(model, batch)
         policy = sums_per_sample(log_probabilities, where, batch.cu_seqlens)
-        gain = (policy - reference).view(-1, 2)  # (B, chosen and rejected)
+        lengths = sums_per_sample(torch.ones_like(log_probabilities), where, batch.cu_seqlens)
+        gain = policy - reference
+        if self.config.loss == "ipo":
+            # A squared margin of sums would grow with the length of the answers; the authors of IPO average (TRL).
+            gain = gain / lengths
+        gain = gain.view(-1, 2)  # (B, chosen and rejected)
         margin = gain[:, 0] - gain[:, 1]
         losses = preference_loss(margin, self.config)
         if self.config.supervised_weight:
-            lengths = sums_per_sample(torch.ones_like(log_probabilities), where, batch.cu_seqlens).view(-1, 2)[:, 0]
-            losses = losses - self.config.supervised_weight * policy.view(-1, 2)[:, 0] / lengths
+            losses = losses - self.config.supervised_weight * (policy / lengths).view(-1, 2)[:, 0]
         chosen, rejected = policy.detach().view(-1, 2).unbind(dim=1)
         return Loss(
             total=losses.sum(),
