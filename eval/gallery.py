@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.stratify import in_turn
 from medvlm.eval.generate import Reader
 from medvlm.eval.picture import thumbnail
 from medvlm.eval.plan import Item
@@ -50,24 +51,30 @@ def note(score: Row) -> str:
     return f"read as “{score['value']}” by rule {score['rule']}"
 
 
-def choose(scores: Sequence[Row], size: int, *, seed: int = 0) -> list[str]:
-    """Samples to show: about two wrong for each right one, wrong ones first, dimensions and kinds in turn."""
+def choose(scores: Sequence[Row], size: int, *, seed: int = 0, source_of: Mapping[str, str] | None = None) -> list[str]:
+    """Samples to show: about two wrong for each right one, wrong ones first.
+
+    Sources (of ``source_of``: sample_id -> source) and dimensions take turns, and in each of them kinds and topics.
+    """
     asked = [row for row in scores if row["condition"] == "image"] or list(scores)
-    wrong = _in_turn([row for row in asked if verdict(row) != "right"], seed)
-    right = _in_turn([row for row in asked if verdict(row) == "right"], seed)
+    sources = source_of or {}
+    wrong = _spread([row for row in asked if verdict(row) != "right"], sources, seed)
+    right = _spread([row for row in asked if verdict(row) == "right"], sources, seed)
     n_wrong = min(len(wrong), max(round(size * 2 / 3), size - len(right)))
     return list(dict.fromkeys(wrong[:n_wrong] + right[: size - n_wrong]))
 
 
-def _in_turn(rows: Sequence[Row], seed: int) -> list[str]:
-    groups: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+def _spread(rows: Sequence[Row], sources: Mapping[str, str], seed: int) -> list[str]:
+    groups: dict[tuple[str, str], dict[tuple[str, str], list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[(row["kind"], row["dimension"], row["topic"])].append(row["sample_id"])
+        place = (sources.get(row["sample_id"], ""), row["dimension"])
+        groups[place][(row["kind"], row["topic"])].append(row["sample_id"])
     piles = []
-    for key in sorted(groups):
-        random.Random(f"{seed}/{key}").shuffle(groups[key])
-        piles.append(groups[key])
-    return [pile[place] for place in range(max(map(len, piles), default=0)) for pile in piles if place < len(pile)]
+    for place in sorted(groups):
+        for key in sorted(groups[place]):
+            random.Random(f"{seed}/{place}/{key}").shuffle(groups[place][key])
+        piles.append(in_turn([groups[place][key] for key in sorted(groups[place])]))
+    return in_turn(piles)
 
 
 def gallery(
@@ -85,7 +92,8 @@ def gallery(
     for row in scores:
         by_sample[row["sample_id"]].append(row)
     rows: list[GalleryRow] = []
-    for sample_id in choose(scores, size, seed=seed):
+    sources = {name: item.sample.source for name, item in items.items()}
+    for sample_id in choose(scores, size, seed=seed, source_of=sources):
         item = items[sample_id]
         pictures, trouble = _pictures(item, read)
         answers = [

@@ -68,7 +68,7 @@ def _slices(volume: Volume) -> list[Pil.Image]:
     """Six axial slices from the lowest to the highest, without the outer eighth at either end."""
     if volume.orientation is not None:
         volume = reorient(volume)
-    window = HU_WINDOWS["lung"] if volume.unit == "HU" else volume.window or percentile_window(volume.voxels)
+    window = volume.window or (HU_WINDOWS["lung"] if volume.unit == "HU" else percentile_window(volume.voxels))
     depth = len(volume.voxels)
     chosen = np.unique(np.linspace(depth / 8, depth - 1 - depth / 8, TILES).clip(0, depth - 1).round().astype(int))
     plane = volume.spacing_mm[1:] if volume.spacing_mm else (1.0, 1.0)

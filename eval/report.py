@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from medvlm.eval.aggregate import look_up
+from medvlm.eval.found import Found
 from medvlm.eval.gallery import GalleryRow
 from medvlm.eval.plan import DIMENSIONS
 from medvlm.eval.plots import COLOURS, LABELS, accuracy_bars, training_curves
@@ -37,6 +38,7 @@ def write_report(
     quarantine: Sequence[Row],
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
+    found: Found | None = None,
 ) -> None:
     """Write the report of one run.
 
@@ -47,6 +49,7 @@ def write_report(
         quarantine: rows of quarantine.jsonl.
         train_metrics: metrics.jsonl of training runs ("stage", "step", "loss", "lr").
         extra: further tables, name -> {row name: value}, such as preference accuracies.
+        found: what the folder held that the samples come from; shown first.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -71,6 +74,7 @@ def write_report(
         quarantine=quarantine,
         curves=[Markup(curve) for curve in curves if curve is not None],
         extra=extra or {},
+        found=found,
         colours=COLOURS,
         labels=LABELS,
         names=NAMES,

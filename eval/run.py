@@ -19,6 +19,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.eval.aggregate import aggregate
 from medvlm.eval.controls import CONDITIONS, Condition
 from medvlm.eval.extract import extract_rows
+from medvlm.eval.found import Found
 from medvlm.eval.gallery import gallery
 from medvlm.eval.generate import Reader, generate
 from medvlm.eval.models import Answerer, CheckpointModel, ConstantModel, OracleModel, ReplayModel
@@ -69,6 +70,7 @@ def evaluate(
     read: Reader | None = None,
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
+    found: Found | None = None,
     gallery_size: int = 36,
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def evaluate(
         read: of visuals; data_recipes.readers.read by default.
         train_metrics: metrics.jsonl of training runs, for the report's plots.
         extra: further tables of the report.
+        found: what the folder held that the manifests were made of, for the report.
         gallery_size: answers shown in the report.
         show_progress: None: only on a terminal.
 
@@ -113,7 +116,7 @@ def evaluate(
     write_rows(out / "quarantine.jsonl", [*_manifest_rows(bad), *generated.quarantined])
     return rescore(
         manifests, out, settings, model=answerer.name, read=read, train_metrics=train_metrics, extra=extra,
-        gallery_size=gallery_size,
+        found=found, gallery_size=gallery_size,
     )  # fmt: skip
 
 
@@ -142,6 +145,7 @@ def rescore(
     read: Reader | None = None,
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
+    found: Found | None = None,
     gallery_size: int = 36,
 ) -> dict[str, Any]:
     """Extract, score, aggregate and report the answers that ``out`` holds; asks nothing.
@@ -182,7 +186,7 @@ def rescore(
     }
     metrics = aggregate(scores, out, not_asked=plan.not_asked, run=run, seed=settings.seed)
     shown = gallery(scores, responses, by_name, read, size=gallery_size, seed=settings.seed)
-    write_report(out / "report.html", metrics, shown, quarantine, train_metrics, extra)
+    write_report(out / "report.html", metrics, shown, quarantine, train_metrics, extra, found)
     return metrics
 
 
