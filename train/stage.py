@@ -96,9 +96,7 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
             train(engine, groups, stage, data, renderer, states, monitor, start=done, total=total)
         probe = Loader(data.samples, data.plan, renderer, packs_per_step=1).load(data.plan.round(0)[0])
         save_stage(engine, start_from, stage, folder / "checkpoint", probe)
-    return StageResult(
-        checkpoint=folder / "checkpoint", steps=total, trained=trained, quarantined=len(data.quarantine)
-    )
+    return StageResult(checkpoint=folder / "checkpoint", steps=total, trained=trained, quarantined=len(data.quarantine))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,9 +159,7 @@ def train(
     """The loop: packs in, one update out, until ``total``."""
     objective = make_objective(stage, engine)
     peaks = stage.peak_learning_rates()
-    for step, packs, waited in timed(
-        data_steps(engine, stage, data, renderer, start), start=start, total=total
-    ):
+    for step, packs, waited in timed(data_steps(engine, stage, data, renderer, start), start=start, total=total):
         began = time.perf_counter()
         count = engine.sum_over_ranks(torch.tensor([float(sum(objective.count(pack) for pack in packs))])).item()
         sums = torch.zeros(1, dtype=torch.float64)
@@ -270,5 +266,5 @@ def cache_folder(curriculum: Curriculum) -> Path | None:
 
 
 def describe(trained: dict[str, int]) -> str:
-    """"vision 1,234, projector 567"."""
+    """ "vision 1,234, projector 567"."""
     return ", ".join(f"{name} {count:,}" for name, count in trained.items())
