@@ -56,7 +56,8 @@ class GridRule:
                 f"one token ({least}); raise max_patches.{kind} or lower max_depth.{kind}"
             )
         height, width = _whole(size[1], factor[1]), _whole(size[2], factor[2])
-        shrink = math.sqrt(plane_budget * self.patch[1] * self.patch[2] / (size[1] * size[2]))
+        # A sliver is over the budget only because it is padded to a whole token: it must not be stretched.
+        shrink = min(1.0, math.sqrt(plane_budget * self.patch[1] * self.patch[2] / (size[1] * size[2])))
         while (height // self.patch[1]) * (width // self.patch[2]) > plane_budget:
             height = _whole_down(size[1] * shrink, factor[1])
             width = _whole_down(size[2] * shrink, factor[2])

@@ -279,6 +279,14 @@ class Stage:
             _check_range("save_every", self.save_every, 1)
         if not self.mixture:
             _refuse("the mixture is empty", "name at least one manifest: `mixture: [{manifest: train.jsonl}]`")
+        if self.objective == "preference" and (self.lora is None or self.learning_rate.of_components()):
+            # Adapters off is the reference only while nothing else moves.
+            _refuse(
+                "a preference stage trains more than adapters, so that adapters off would not be the reference"
+                if self.lora is not None
+                else "a preference stage has no 'lora', so that it has no reference",
+                "add 'lora' and leave every learning_rate null",
+            )
         if self.objective == "preference" and self.preference is None:
             object.__setattr__(self, "preference", PreferenceConfig())
         if self.objective == "supervised" and self.preference is not None:

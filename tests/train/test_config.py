@@ -163,6 +163,13 @@ def test_a_bad_override_is_named(write, override, reason, mend):
     assert mend in caught.value.mend
 
 
+def test_a_preference_stage_trains_adapters_only(write):
+    with pytest.raises(BadConfig, match=r"stages\.prefer.*has no 'lora', so that it has no reference.*add 'lora'"):
+        load_curriculum(write(), ["stages.prefer.lora=null", "stages.prefer.learning_rate.text=1e-5"])
+    with pytest.raises(BadConfig, match=r"stages\.prefer.*more than adapters.*leave every learning_rate null"):
+        load_curriculum(write(), ["stages.prefer.learning_rate.projector=1e-4"])
+
+
 def test_no_file_is_said(tmp_path):
     with pytest.raises(BadConfig, match="no such file"):
         load_curriculum(tmp_path / "nowhere.yaml")

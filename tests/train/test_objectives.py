@@ -206,7 +206,7 @@ def test_a_visual_that_chosen_and_rejected_share_is_encoded_once(processor, mode
 
 def test_training_moves_the_policy_and_not_the_reference(processor, model):
     torch.manual_seed(1)
-    add_lora(model.train(), Lora(rank=4))
+    add_lora(model.train().requires_grad_(False), Lora(rank=4))
     batch = collate([("a", pair_of(processor)), ("b", pair_of(processor, a_volume(3)))])
     objective = Preference(PreferenceConfig(beta=0.5), lambda: adapters_off(model))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
