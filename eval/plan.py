@@ -23,10 +23,15 @@ MAX_NEW_TOKENS: Mapping[str, int] = {"closed": 32, "choice": 32, "open": 64, "re
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """An evaluation sample and the folder that its paths are relative to."""
+    """An evaluation sample and the manifest that it stands in; its paths are relative to that folder."""
 
     sample: Sample
-    root: Path
+    manifest: Path
+
+    @property
+    def root(self) -> Path:
+        """What relative paths of visuals start from."""
+        return self.manifest.parent
 
     @property
     def question(self) -> Question:
@@ -88,7 +93,7 @@ def read_items(manifests: Sequence[Path]) -> tuple[list[Item], list[BadSample]]:
                 bad.append(BadSample(reason, where=str(manifest), mend=mend, sample_id=read.sample_id))
                 continue
             seen[read.sample_id] = manifest
-            items.append(Item(sample=read, root=manifest.parent))
+            items.append(Item(sample=read, manifest=manifest))
     return items, bad
 
 
@@ -116,8 +121,8 @@ def take(items: Sequence[Item], limit: int | None, *, seed: int) -> list[Item]:
     if limit is None:
         return list(items)
     kept: set[str] = set()
-    for root in {item.root for item in items}:
-        names = [item.sample.sample_id for item in items if item.root == root]
+    for manifest in {item.manifest for item in items}:
+        names = [item.sample.sample_id for item in items if item.manifest == manifest]
         kept.update(sorted(names, key=lambda n: hashlib.sha256(f"{seed}/{n}".encode()).hexdigest())[:limit])
     return [item for item in items if item.sample.sample_id in kept]
 

@@ -1,6 +1,6 @@
 """Phantoms -> five stages -> evaluation -> report.html and summary.json: the main job, in one command.
 
-    python -m medvlm.scripts.journey configs/quickstart.yaml --patients 1000 --processes 2
+python -m medvlm.scripts.journey configs/quickstart.yaml --patients 1000 --processes 2
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from transformers.utils.logging import disable_progress_bar
 
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.phantoms.write import write_phantoms
@@ -96,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--began", type=float, default=time.time(), help="when the job began, in seconds since 1970")
     options = parser.parse_intermixed_args(arguments)
+    disable_progress_bar()
     curriculum = load_curriculum(options.config, options.overrides)
     assert curriculum.evaluation is not None, "the config needs 'evaluation'"
     output = Path(curriculum.output_dir)
@@ -114,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         train_metrics=[stage_folder(curriculum, stage.name) / "metrics.jsonl" for stage in curriculum.stages],
         extra={f"Chosen over rejected, {when} DPO": row for when, row in flat(pairs).items()},
     )
-    os.replace(output / "evaluation" / "report.html", output / "report.html")
+    (output / "evaluation" / "report.html").replace(output / "report.html")
     headline = metrics["headline"]
     summary = {name: headline.get(name) for name in SUMMARY}
     summary |= {

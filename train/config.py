@@ -83,19 +83,16 @@ class DataConfig:
         tokens_per_pack: most tokens in one pack (one forward pass of one process).
         patches_per_pack: most patches in one pack.
         cache: keep processed visuals on disk beside the manifest.
-        workers: loader processes for each rank; 0 loads in the training process.
     """
 
     root: str
     tokens_per_pack: int = 4096
     patches_per_pack: int = 8192
     cache: bool = False
-    workers: int = 0
 
     def __post_init__(self) -> None:
         _check_range("tokens_per_pack", self.tokens_per_pack, 1)
         _check_range("patches_per_pack", self.patches_per_pack, 1)
-        _check_range("workers", self.workers, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,7 +413,7 @@ def dump(curriculum: Curriculum) -> str:
 def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
     """SHA-256 (hex) of everything that may change the weights.
 
-    Left out are where files lie (``output_dir``, ``data.root``), loader workers and cache, evaluation, and
+    Left out are where files lie (``output_dir``, ``data.root``), cache, evaluation, and
     how often states are saved: a training may be resumed after these change. What the samples hold is the
     business of the fingerprint of the data.
 
@@ -427,6 +424,6 @@ def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
     count = len(names) if stage is None else names.index(curriculum.stage(stage).name) + 1
     stages = tuple(replace(s, save_every=None, keep_checkpoints=1) for s in curriculum.stages[:count])
     plain = asdict(replace(curriculum, stages=stages, evaluation=None, output_dir=""))
-    for key in ("root", "cache", "workers"):
+    for key in ("root", "cache"):
         del plain["data"][key]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

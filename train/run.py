@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from transformers.utils.logging import disable_progress_bar
+
 from medvlm.data_recipes.errors import BadSample
 from medvlm.model.loading import save_checkpoint
 from medvlm.train.assemble import first_model
@@ -106,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", help="dotted overrides: stages.align.steps=10 engine.zero_stage=2")
     parser.add_argument("--stage", help="run this stage only; the stages before it must be done")
     options = parser.parse_intermixed_args(arguments)
+    # Our own bars and lines say how far it is; a bar per loaded file in each process only hides them.
+    disable_progress_bar()
     try:
         curriculum = load_curriculum(options.config, options.overrides)
         if options.stage is not None:
