@@ -60,11 +60,17 @@ def decode(ref: VisualRef) -> Facts | BadSample:
     length, orientation = 1, None
     match visual:
         case Volume():
-            length, orientation = visual.voxels.shape[0], visual.orientation
+            length, orientation, values = visual.voxels.shape[0], visual.orientation, visual.voxels
         case Video():
-            length = visual.frames.shape[0]
+            length, values = visual.frames.shape[0], visual.frames
         case _:
-            orientation = visual.orientation
+            orientation, values = visual.orientation, visual.pixels
+    if values.min() == values.max():
+        return BadSample(
+            f"all {values.size} values are {values.flat[0]:g}: there is nothing to see",
+            where=str(path),
+            mend="export the pixels again, or leave the file out",
+        )
     return Facts(
         kind=kind_of(visual),
         modality=visual.modality,

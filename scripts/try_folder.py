@@ -220,8 +220,8 @@ def show_walk(result: WalkResult) -> None:
     for source, row in result.counts["by_source"].items():
         table.add_row(source, *(str(row[name]) for name in names))
     console.print(table)
-    names = ("samples", "images", "volumes", "videos", "quarantined", "other_files")
-    console.print(", ".join(f"{result.counts[name]} {name.replace('_', ' ')}" for name in names))
+    totals = ("samples", "images", "volumes", "videos", "quarantined", "other_files")
+    say(", ".join(f"{result.counts[name]} {name.replace('_', ' ')}" for name in totals))
 
 
 def stage_notes(curriculum: Curriculum, skipped: dict[str, str], trial: Trial) -> list[str]:

@@ -216,6 +216,12 @@ def test_no_folder_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "is not a folder; give the folder that holds the files" in capsys.readouterr().err
 
 
+def test_a_visual_of_one_value_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), tmp_path / "blank.nii.gz")
+    (bad,) = walk.walk_folder(tmp_path).quarantine
+    assert bad.reason == "all 120 values are 0: there is nothing to see" and bad.where.endswith("blank.nii.gz")
+
+
 def test_a_folder_without_anything_usable_ends_with_one(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("hello")
