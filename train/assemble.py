@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -14,6 +13,7 @@ from medvlm.model.medvlm import COMPONENTS, MedVLMForConditionalGeneration
 from medvlm.model.processing import MedVLMProcessor
 from medvlm.model.tokenizer import add_visual_token, train_tokenizer
 from medvlm.train.config import Curriculum, Stage
+from medvlm.train.data import manifest_path
 from medvlm.train.lora import add_lora
 
 
@@ -66,7 +66,7 @@ def _texts(curriculum: Curriculum) -> Iterable[str]:
     """Every text of the training manifests, each manifest once: what the tokenizer is trained on."""
     manifests = dict.fromkeys(source.manifest for stage in curriculum.stages for source in stage.mixture)
     for manifest in manifests:
-        for row in read_jsonl(Path(curriculum.data.root) / manifest):
+        for row in read_jsonl(manifest_path(curriculum.data, manifest)):
             if isinstance(row, Sample):
                 for side in row.sides():
                     yield from (part for turn in side for part in turn.content if isinstance(part, str))

@@ -80,9 +80,7 @@ def prepare_data(
     quarantine: list[BadSample] = []
     per_source: dict[str, int] = {}
     for source in stage.mixture:
-        path = Path(config.root) / source.manifest
-        if not path.is_file():
-            raise BadSample("no such manifest", where=str(path), mend="check data.root and the stage's mixture")
+        path = manifest_path(config, source.manifest)
         rows = [_of_objective(row, stage, path) for row in read_jsonl(path)]
         measured = _measure(rows, config, renderer, rank, world_size, partial(progress or _silent, str(path)))
         before = len(samples)
@@ -94,11 +92,13 @@ def prepare_data(
                 lengths.append(result)
         per_source[source.manifest] = len(samples) - before
         if len(samples) == before:
-            first = f"; the first: {quarantine[-1].reason}" if quarantine else ""
+            if not rows:
+                raise BadSample("the manifest has no rows", where=str(path), mend="write it again, or leave it out")
+            first = quarantine[-len(rows)]
             raise BadSample(
-                f"none of {len(rows)} rows can train stage {stage.name!r}{first}",
+                f"none of {len(rows)} rows can train stage {stage.name!r}; the first: {first.where}: {first.reason}",
                 where=str(path),
-                mend="see quarantine.jsonl in the stage's folder",
+                mend=first.mend,
             )
     mixture = Mixture(
         sizes=tuple(per_source[source.manifest] for source in stage.mixture),
@@ -118,6 +118,18 @@ def _silent(manifest: str, done: int, total: int) -> None:
     """The progress of nobody who asked."""
 
 
+def manifest_path(config: DataConfig, manifest: str) -> Path:
+    """Where ``manifest`` lies.
+
+    Raises:
+        BadSample: it does not.
+    """
+    path = Path(config.root) / manifest
+    if not path.is_file():
+        raise BadSample("no such manifest", where=str(path), mend="check data.root and the stage's mixture")
+    return path
+
+
 def _of_objective(row: Sample | BadSample, stage: Stage, path: Path) -> Sample | BadSample:
     if isinstance(row, BadSample):
         return row
@@ -126,14 +138,14 @@ def _of_objective(row: Sample | BadSample, stage: Stage, path: Path) -> Sample |
         found = "has a preference" if row.preference is not None else "has no preference"
         return BadSample(
             f"the sample {found}, but stage {stage.name!r} is {stage.objective}",
-            where=str(path),
+            where=f"{path}, sample {row.sample_id}",
             mend="name a manifest of pairs for a preference stage, and of conversations for the others",
             sample_id=row.sample_id,
         )
     if row.question is not None or row.split == "test":
         return BadSample(
             f"a {row.split} sample{' with a question' if row.question else ''} must not be trained on",
-            where=str(path),
+            where=f"{path}, sample {row.sample_id}",
             mend="name a training manifest",
             sample_id=row.sample_id,
         )
