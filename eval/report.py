@@ -19,6 +19,7 @@ from medvlm.eval.rows import Row, write_text
 
 NAMES = {"2d": "2D images", "3d": "3D volumes", "video": "Video", "text": "Text only", "mixed": "Mixed", "all": "All"}
 METRIC_NAMES = {
+    "choice_accuracy": "Multiple choice: accuracy",
     "open_exact_match": "Open answers: exact match",
     "open_token_f1": "Open answers: token F1",
     "finding_f1": "Reports: finding F1",
