@@ -19,7 +19,8 @@ from medvlm.eval.picture import thumbnail
 from medvlm.eval.rows import Row
 
 COLUMNS = ("images", "volumes", "videos", "text only", "train", "validation", "test", "quarantined")
-_VARIABLE = re.compile(r"'[^']*'|(?<!\w)/\S+|\S+\.\w{2,4}(?= and )|\d+(?:[.,x×]\d+)*")
+_VARIABLE = re.compile(r"'[^']*[\d/][^']*'|[^\s(]*/[^\s)]*|\d+(?:[.,x×]\d+)*")
+"""Quoted names that hold a digit or a slash, paths, and numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
