@@ -194,6 +194,7 @@ def test_one_stage_alone_needs_its_predecessor(phantoms, tmp_path, capsys):
     assert sorted(p.name for p in (tmp_path / "one" / "stages").iterdir()) == ["00-start", "01-align"]
 
 
+@pytest.mark.slow
 def test_ranks_with_different_overrides_all_stop(phantoms, tmp_path):
     config = write_config(tmp_path / "ranks.yaml", phantoms)
     done = torchrun(WORKER, [config, "stages.align.steps=1", "stages.align.weight_decay=0.5"])
