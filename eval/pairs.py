@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.model, options.data, device=options.device, limit=options.limit, progress=sys.stderr.isatty()
         )
         result = {**pair_accuracy(scores), "quarantined": len(quarantine)}
-    except (BadSample, ValueError, FileNotFoundError) as error:
+    except (BadSample, ValueError, OSError) as error:
         print(f"medvlm eval-pairs: {error}", file=sys.stderr)
         return 2
     if options.out is not None:

@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         checkpoint = run_curriculum(curriculum, ranks, options.stage)
         if ranks.rank == 0:
             print(f"done: {checkpoint}")
-    except (BadConfig, BadSample, ValueError, FloatingPointError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (BadConfig, BadSample, ValueError, FloatingPointError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm train: {error}", file=sys.stderr)
         return 2
     finally:

@@ -10,12 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 from medvlm.model.tokenizer import VISUAL_TOKEN, train_tokenizer
 from medvlm.train.assemble import first_config, first_model, first_processor
 from medvlm.train.config import load_curriculum
+from medvlm.train.run import main
 
 YAML = """
 name: parts
 output_dir: runs/parts
 model:
-  vision: {{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64, patch_size: [2, 8, 8]}}
+  vision: {{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 64}}
   projector: {{hidden_size: 48}}
   text: {{pretrained: {decoder}}}
   tokenizer: {{pretrained: {decoder}}}
@@ -72,3 +73,10 @@ def test_the_plan_needs_no_weights(decoder, tmp_path):
     (decoder / "model.safetensors").unlink()
     processor = first_processor(curriculum)
     assert first_config(curriculum, processor).text_config.vocab_size == len(processor.tokenizer)
+
+
+def test_a_decoder_that_is_not_there_is_said(tmp_path, capsys):
+    path = tmp_path / "parts.yaml"
+    path.write_text(YAML.format(decoder="./nowhere").replace("runs/parts", str(tmp_path / "run")))
+    assert main([str(path)]) == 2
+    assert "nowhere" in capsys.readouterr().err
