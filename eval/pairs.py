@@ -19,8 +19,10 @@ from medvlm.data_recipes.packing import collate
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.sample import Sample, read_jsonl
 from medvlm.eval.intervals import proportion
-from medvlm.model.batch import IGNORED, PackedBatch
+from medvlm.eval.rows import write_json, write_rows
+from medvlm.model.batch import PackedBatch
 from medvlm.model.loading import load_checkpoint
+from medvlm.model.log_probabilities import sums_per_sample, token_log_probabilities
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
 
 
@@ -42,13 +44,9 @@ class PairScore:
 
 def log_probabilities(model: MedVLMForConditionalGeneration, batch: PackedBatch) -> list[float]:
     """Sum of the log-probabilities of the supervised tokens of each sample of a pack."""
-    where = (batch.targets != IGNORED).nonzero().squeeze(1)
     with torch.no_grad():
-        logits = model(**batch.model_inputs(), logits_to_keep=where).logits[0].float()
-    chosen = logits.log_softmax(dim=-1).gather(1, batch.targets[where][:, None])[:, 0]
-    sample = torch.searchsorted(batch.cu_seqlens[1:].to(where.dtype), where, right=True)
-    sums = torch.zeros(len(batch.sample_ids), dtype=torch.float64, device=where.device)
-    return sums.index_add(0, sample, chosen.double()).tolist()
+        values, where = token_log_probabilities(model, batch)
+    return sums_per_sample(values.double(), where, batch.cu_seqlens).tolist()
 
 
 def score_pairs(
@@ -118,12 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"medvlm eval-pairs: {error}", file=sys.stderr)
         return 2
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        rows = "".join(json.dumps(asdict(score)) + "\n" for score in scores)
-        for name, text in (("pairs.jsonl", rows), ("pairs.json", json.dumps(result, indent=1) + "\n")):
-            temporary = options.out / f".{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            temporary.rename(options.out / name)
+        write_rows(options.out / "pairs.jsonl", [asdict(score) for score in scores])
+        write_json(options.out / "pairs.json", result)
     print(json.dumps(result, indent=1))
     for bad in quarantine[:5]:
         print(f"quarantined: {bad}", file=sys.stderr)

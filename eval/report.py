@@ -10,12 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from medvlm.data_recipes.manifest import write_atomic
 from medvlm.eval.aggregate import look_up
 from medvlm.eval.found import Found
 from medvlm.eval.gallery import GalleryRow
 from medvlm.eval.plan import DIMENSIONS
 from medvlm.eval.plots import COLOURS, LABELS, accuracy_bars, training_curves
-from medvlm.eval.rows import Row, write_text
+from medvlm.eval.rows import Row
 
 NAMES = {"2d": "2D images", "3d": "3D volumes", "video": "Video", "text": "Text only", "mixed": "Mixed", "all": "All"}
 METRIC_NAMES = {
@@ -80,7 +81,7 @@ def write_report(
         labels=LABELS,
         names=NAMES,
     )
-    write_text(path, html)
+    write_atomic(path, html)
 
 
 def _dimensions(table: Sequence[Row]) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from medvlm.data_recipes.manifest import write_atomic
+
 Row = dict[str, Any]
 
 
@@ -57,22 +59,11 @@ def drop_torn_line(path: Path) -> bool:
     return True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name in the same folder, wait for the disk, rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Replace a JSONL file by ``rows``."""
-    write_text(path, "".join(_line(row) for row in rows))
+    write_atomic(path, "".join(_line(row) for row in rows))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file by ``value``, indented for people."""
-    write_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    write_atomic(path, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n")

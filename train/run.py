@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.manifest import write_atomic
 from medvlm.model.loading import save_checkpoint
 from medvlm.train.assemble import first_model
 from medvlm.train.config import Curriculum, dump, fingerprint, load_curriculum
@@ -40,7 +40,7 @@ def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None
     output = Path(curriculum.output_dir)
     if ranks.rank == 0:
         output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "curriculum.yaml", dump(curriculum))
+        write_atomic(output / "curriculum.yaml", dump(curriculum))
     checkpoint = start_checkpoint(curriculum, ranks)
     for stage in curriculum.stages:
         folder = stage_folder(curriculum, stage.name)
@@ -70,7 +70,7 @@ def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None
                     "minutes": round((time.perf_counter() - began) / 60, 2),
                     "world_size": ranks.world_size,
                 }
-                write_text(done, json.dumps(record, indent=1) + "\n")
+                write_atomic(done, json.dumps(record, indent=1) + "\n")
         checkpoint = folder / "checkpoint"
         if only == stage.name:
             break
@@ -88,16 +88,6 @@ def start_checkpoint(curriculum: Curriculum, ranks: Ranks) -> Path:
         save_checkpoint(folder, *first_model(curriculum))
     dist.barrier()
     return folder
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medvlm.model.batch import PackedBatch
+from medvlm.model.log_probabilities import sums_per_sample, token_log_probabilities
 from medvlm.train.config import PreferenceConfig
-from medvlm.train.objectives.objective import Loss, sums_per_sample, token_log_probabilities
+from medvlm.train.objectives.objective import Loss
 
 
 def preference_loss(margin: Tensor, config: PreferenceConfig) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from medvlm.model.batch import PackedBatch
-from medvlm.train.objectives.objective import Loss, token_log_probabilities
+from medvlm.model.log_probabilities import token_log_probabilities
+from medvlm.train.objectives.objective import Loss
 
 
 class Supervised:
