@@ -4,4 +4,4 @@
 set -euo pipefail
 began=$(date +%s)
 source "$(dirname "$0")/environment.sh"
-exec "$PYTHON" -m medvlm.scripts.journey configs/learn.yaml --patients 2500 --processes 2 --began "$began" "$@"
+exec "$PYTHON" -m medvlm.scripts.journey configs/learn.yaml --patients 2900 --processes 2 --began "$began" "$@"

@@ -4,4 +4,4 @@
 set -euo pipefail
 began=$(date +%s)
 source "$(dirname "$0")/environment.sh"
-exec "$PYTHON" -m medvlm.scripts.journey configs/quickstart.yaml --patients 1000 --processes 2 --began "$began" "$@"
+exec "$PYTHON" -m medvlm.scripts.journey configs/quickstart.yaml --patients 1100 --processes 2 --began "$began" "$@"

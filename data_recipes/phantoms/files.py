@@ -138,11 +138,13 @@ def nifti_bytes(hu: np.ndarray, *, spacing_mm: tuple[float, float, float]) -> by
 
 
 def mp4_bytes(frames: np.ndarray) -> bytes:
-    """(T, H, W) uint8 -> MP4, H.264 where PyAV has it and MPEG-4 part 2 otherwise; one thread, so always the same."""
+    """(T, H, W) uint8 -> MP4, H.264 where PyAV has it and MPEG-4 part 2 otherwise; always the same bytes."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"qscale": "3"}
+        # One thread and no assembly: some runs of x264's SIMD code give other bytes for the same frames.
+        x264 = {"crf": "18", "preset": "veryfast", "x264-params": "asm=0"}
+        options = x264 if codec == "libx264" else {"qscale": "3"}
         stream = container.add_stream(codec, rate=FRAMES_PER_SECOND, options=options)
         if not isinstance(stream, av.VideoStream):
             raise TypeError(f"PyAV made a {type(stream).__name__} for the video codec {codec}")

@@ -114,6 +114,19 @@ def split_patients(patients: int, seed: int, fractions: tuple[float, float, floa
     return tuple(splits)
 
 
+PREFERENCE_EVERY = 7
+"""Of the training patients every seventh; coprime to 2, 4 and 5, by which files and clips are given out."""
+
+
+def is_for_preference(index: int) -> bool:
+    """Whether a training patient is kept from the supervised stages and shown to the preference stage only.
+
+    A model that has learnt a patient's report by heart prefers it to any wrong one: such pairs teach nothing. On
+    patients that it has not seen it makes the mistakes that the preference stage is there to mend.
+    """
+    return index % PREFERENCE_EVERY == 3
+
+
 def draw_finding(kind: str, rng: np.random.Generator) -> Finding:
     """A chest finding of ``kind`` with every attribute uniform over its range."""
     if kind == "cardiomegaly":

@@ -19,7 +19,7 @@ from medvlm.data_recipes.phantoms.language import (
     questions,
     report,
 )
-from medvlm.data_recipes.phantoms.patient import CHEST_KINDS, CINE_KINDS, VirtualPatient
+from medvlm.data_recipes.phantoms.patient import CHEST_KINDS, CINE_KINDS, VirtualPatient, is_for_preference
 from medvlm.data_recipes.sample import Part, Preference, Sample, Turn, VisualRef
 
 Dimension = Literal["2d", "3d", "video", "text"]
@@ -120,7 +120,8 @@ class _Writer:
 
 
 def rows_of(patient: VirtualPatient, visuals: Visuals, rng: np.random.Generator) -> list[Row]:
-    """Every manifest row of ``patient``; a patient only appears in the files of its split."""
+    """Every manifest row of ``patient``; a patient only appears in the files of its split and of its purpose."""
+    for_preference = patient.split == "train" and is_for_preference(patient.index)
     views: list[tuple[Dimension, VisualRef]] = [("2d", visuals.radiograph), ("3d", visuals.ct)]
     if visuals.cine is not None:
         views.append(("video", visuals.cine))
@@ -131,10 +132,15 @@ def rows_of(patient: VirtualPatient, visuals: Visuals, rng: np.random.Generator)
         asks = questions(findings, rng, kinds)
         whole = ask_report(findings, kinds)
         writer = _Writer(patient, dimension)
-        if patient.split == "train":
+        if for_preference:
+            if dimension != "video":
+                rows += [("train_pairs", pair) for pair in writer.pairs(visual, rng)]
+        elif patient.split == "train":
             rows += _training_rows(writer, asks, whole, visual, rng)
         else:
             rows += _evaluation_rows(writer, asks, whole, visual, rng)
+    if for_preference:
+        return rows
     if visuals.prior is not None:
         ask, writer = ask_change(patient.findings[0]), _Writer(patient, "2d")
         both = (visuals.prior, visuals.radiograph)
@@ -161,7 +167,6 @@ def _training_rows(
             (f"train_captions_{dimension}", writer.sample("caption", caption)),
             ("train_sft", writer.single("sft-report", whole, visual)),
             ("train_sft", writer.single("sft-question", one, visual)),
-            *(("train_pairs", pair) for pair in writer.pairs(visual, rng)),
         ]
     return rows
 

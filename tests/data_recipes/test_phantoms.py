@@ -355,6 +355,18 @@ def test_rejected_reports_differ_only_in_the_stated_way():
     assert min(ways.values()) > 40
 
 
+def test_patients_of_the_preference_stage_are_in_no_supervised_manifest():
+    patients: dict[str, set[str]] = {}
+    for _, rows in population():
+        for name, sample in rows:
+            patients.setdefault(name, set()).add(sample.patient_id)
+    preferred = patients["train_pairs"]
+    supervised = set().union(*(who for n, who in patients.items() if n.startswith("train_") and n != "train_pairs"))
+    everyone = {patient.patient_id for patient, _ in population() if patient.split == "train"}
+    assert not preferred & supervised and preferred | supervised == everyone
+    assert 0.1 < len(preferred) / len(everyone) < 0.2
+
+
 def test_corruption_that_does_not_apply_is_refused():
     with pytest.raises(ValueError, match=r"side_flip does not apply.*invented_finding"):
         language.corrupt((Finding(kind="cardiomegaly", severity="mild"),), "side_flip", np.random.default_rng(0))
