@@ -58,13 +58,17 @@ class Finding:
     change: str | None = None
 
 
+PREFERENCE_EVERY = 7
+"""Of the training patients every seventh; coprime to 2, 4 and 5, by which files and clips are given out."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VirtualPatient:
     """A patient before any picture is drawn.
 
     Attributes:
         findings: 0 to 2 chest findings of different kinds; ``spots`` says where each lies, in the same order.
-        cine_findings: of the ultrasound clip; None when the patient has no clip.
+        cine_findings: of the heart; None when it was not looked at.
     """
 
     patient_id: str
@@ -76,8 +80,23 @@ class VirtualPatient:
     cine_findings: tuple[Finding, ...] | None
 
     @property
+    def for_preference(self) -> bool:
+        """Whether the patient is kept from the supervised stages and shown to the preference stage only.
+
+        A model that has learnt a patient's report by heart prefers it to any wrong one: such pairs teach nothing. On
+        patients that it has not seen it makes the mistakes that the preference stage is there to mend.
+        """
+        return self.split == "train" and self.index % PREFERENCE_EVERY == PREFERENCE_EVERY // 2
+
+    @property
     def has_prior(self) -> bool:
-        return any(finding.change is not None for finding in self.findings)
+        """Whether there is an earlier radiograph; the pairs show none."""
+        return not self.for_preference and any(finding.change is not None for finding in self.findings)
+
+    @property
+    def has_clip(self) -> bool:
+        """Whether there is an ultrasound clip; the pairs show none."""
+        return not self.for_preference and self.cine_findings is not None
 
 
 def streams(seed: int, index: int) -> dict[str, np.random.Generator]:
@@ -112,19 +131,6 @@ def split_patients(patients: int, seed: int, fractions: tuple[float, float, floa
     for index in order[validation : validation + test]:
         splits[index] = "test"
     return tuple(splits)
-
-
-PREFERENCE_EVERY = 7
-"""Of the training patients every seventh; coprime to 2, 4 and 5, by which files and clips are given out."""
-
-
-def is_for_preference(index: int) -> bool:
-    """Whether a training patient is kept from the supervised stages and shown to the preference stage only.
-
-    A model that has learnt a patient's report by heart prefers it to any wrong one: such pairs teach nothing. On
-    patients that it has not seen it makes the mistakes that the preference stage is there to mend.
-    """
-    return index % PREFERENCE_EVERY == 3
 
 
 def draw_finding(kind: str, rng: np.random.Generator) -> Finding:

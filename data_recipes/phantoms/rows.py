@@ -19,7 +19,7 @@ from medvlm.data_recipes.phantoms.language import (
     questions,
     report,
 )
-from medvlm.data_recipes.phantoms.patient import CHEST_KINDS, CINE_KINDS, VirtualPatient, is_for_preference
+from medvlm.data_recipes.phantoms.patient import CHEST_KINDS, CINE_KINDS, VirtualPatient
 from medvlm.data_recipes.sample import Part, Preference, Sample, Turn, VisualRef
 
 Dimension = Literal["2d", "3d", "video", "text"]
@@ -121,7 +121,6 @@ class _Writer:
 
 def rows_of(patient: VirtualPatient, visuals: Visuals, rng: np.random.Generator) -> list[Row]:
     """Every manifest row of ``patient``; a patient only appears in the files of its split and of its purpose."""
-    for_preference = patient.split == "train" and is_for_preference(patient.index)
     views: list[tuple[Dimension, VisualRef]] = [("2d", visuals.radiograph), ("3d", visuals.ct)]
     if visuals.cine is not None:
         views.append(("video", visuals.cine))
@@ -132,15 +131,12 @@ def rows_of(patient: VirtualPatient, visuals: Visuals, rng: np.random.Generator)
         asks = questions(findings, rng, kinds)
         whole = ask_report(findings, kinds)
         writer = _Writer(patient, dimension)
-        if for_preference:
-            if dimension != "video":
-                rows += [("train_pairs", pair) for pair in writer.pairs(visual, rng)]
+        if patient.for_preference:
+            rows += [("train_pairs", pair) for pair in writer.pairs(visual, rng)]
         elif patient.split == "train":
             rows += _training_rows(writer, asks, whole, visual, rng)
         else:
             rows += _evaluation_rows(writer, asks, whole, visual, rng)
-    if for_preference:
-        return rows
     if visuals.prior is not None:
         ask, writer = ask_change(patient.findings[0]), _Writer(patient, "2d")
         both = (visuals.prior, visuals.radiograph)
@@ -148,7 +144,7 @@ def rows_of(patient: VirtualPatient, visuals: Visuals, rng: np.random.Generator)
             rows += [("train_2d", writer.single("change", ask, *both))]
         else:
             rows += [(f"{patient.split}_questions", writer.evaluation("q-change", ask, *both))]
-    if patient.split == "train" and patient.index % 4 == 1:
+    if patient.split == "train" and not patient.for_preference and patient.index % 4 == 1:
         rows.append(("train_text", _text_row(patient, rng)))
     return rows
 

@@ -86,7 +86,7 @@ def _make_patient(job: _Job) -> list[Row]:
     patient = draw_patient(job.index, split=job.split, rng=generators["patient"])
     radiograph, prior = _write_radiographs(job, patient, generators)
     cine = None
-    if patient.cine_findings is not None:
+    if patient.has_clip and patient.cine_findings is not None:
         path = f"images/{patient.patient_id}/cine.mp4"
         data = mp4_bytes(render_cine(patient.cine_findings, generators["cine"]))
         cine = VisualRef(kind="video", path=path, sha256=put(job.out / path, data), options={"modality": "US"})
