@@ -71,7 +71,7 @@ class Loader:
         """Render and collate the samples of one pack."""
         chosen = [self.samples[index] for index in members]
         batch = collate([(sample.sample_id, self.renderer.sides(sample)) for sample in chosen])
-        batch.check(visual_token_id=self.renderer.processor.visual_token_id, merge=self.renderer.processor.rule.merge)
+        batch.check(visual_token_id=self.renderer.processor.visual_token_id)
         return batch
 
     def steps(self, start: int) -> Iterator[list[PackedBatch]]:

@@ -98,7 +98,7 @@ def collate(samples: Sequence[tuple[str, Sequence[Rendered]]]) -> PackedBatch:
             target, _ = _shifted(side)
             tokens.append(side.tokens)
             targets.append(target)
-            positions.append(np.arange(len(side.tokens)))
+            positions.append(side.positions)
             ends.append(ends[-1] + len(side.tokens))
             names.append(sample_id if len(sides) == 1 else f"{sample_id}#{('chosen', 'rejected')[number]}")
             for visual in side.visuals:
@@ -134,4 +134,6 @@ def _no_visuals() -> dict[str, torch.Tensor]:
         "grids": torch.zeros(0, 3, dtype=torch.int64),
         "spacing": torch.zeros(0, 3),
         "axis_kinds": torch.zeros(0, dtype=torch.int64),
+        "kept": torch.zeros(0, dtype=torch.bool),
+        "visual_tokens": torch.zeros(0, dtype=torch.int64),
     }

@@ -34,10 +34,7 @@ class Renderer:
         self.processor, self.root, self.cache = processor, root, cache
         self._memory: OrderedDict[str, PatchedVisual] = OrderedDict()
         self._left = memory_bytes
-        settings = {
-            name: getattr(processor, name) for name in ("patch_size", "merge", "max_patches", "max_depth", "hu_windows")
-        }
-        self._settings = json.dumps(settings, sort_keys=True)
+        self._settings = json.dumps(processor.visual_settings(), sort_keys=True)
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True)
 
@@ -98,7 +95,7 @@ class Renderer:
                 grid=tuple(stored["grid"].tolist()),
                 spacing=tuple(stored["spacing"].tolist()),
                 axis_kind=int(stored["axis_kind"]),
-                tokens=int(stored["tokens"]),
+                kept=stored["kept"],
             )
 
     def _to_disk(self, key: str, visual: PatchedVisual) -> None:
@@ -112,7 +109,7 @@ class Renderer:
                 grid=visual.grid,
                 spacing=visual.spacing,
                 axis_kind=visual.axis_kind,
-                tokens=visual.tokens,
+                kept=visual.kept,
             )
         # A cache entry may be lost but never half seen: rename without fsync is enough.
         temporary.rename(self.cache / f"{key}.npz")

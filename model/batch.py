@@ -29,6 +29,8 @@ class PackedBatch:
         spacing: (V, 3) float32; millimetres per VOXEL along each axis as cut into patches, NaN when unknown; for
             a video axis 0 is seconds.
         axis_kinds: (V,) int64; IMAGE, VOLUME or VIDEO.
+        kept: (N,) bool; of the tokens that the projector makes of all visuals, in order, those that the decoder sees.
+        visual_tokens: (V,) int64; how many of them each visual has: what its run of placeholders is long.
         placements: (K,) int64; the visual that each run of placeholder tokens shows, in token order: a visual that
             two samples share (chosen and rejected) is encoded once.
         sample_ids: S names.
@@ -42,10 +44,12 @@ class PackedBatch:
     grids: Tensor
     spacing: Tensor
     axis_kinds: Tensor
+    kept: Tensor
+    visual_tokens: Tensor
     placements: Tensor
     sample_ids: tuple[str, ...]
 
-    def check(self, *, visual_token_id: int, merge: tuple[int, int, int]) -> None:
+    def check(self, *, visual_token_id: int) -> None:
         """Raise ValueError, naming both numbers, when the tensors do not agree with each other."""
         total = len(self.tokens)
         if self.targets.shape != (total,) or self.positions.shape != (total,):
@@ -59,8 +63,9 @@ class PackedBatch:
             )
         if int(self.grids.prod(dim=1).sum()) != len(self.patches):
             raise ValueError(f"grids hold {int(self.grids.prod(dim=1).sum())} patches, got {len(self.patches)}")
-        merged = torch.div(self.grids, torch.tensor(merge), rounding_mode="floor").prod(dim=1)
-        expected = int(merged[self.placements].sum()) if len(self.placements) else 0
+        if int(self.kept.sum()) != int(self.visual_tokens.sum()):
+            raise ValueError(f"{int(self.kept.sum())} tokens are kept of visuals with {self.visual_tokens.tolist()}")
+        expected = int(self.visual_tokens[self.placements].sum())
         found = int((self.tokens == visual_token_id).sum())
         if expected != found:
             raise ValueError(
@@ -92,5 +97,7 @@ class PackedBatch:
             "grids": self.grids,
             "spacing": self.spacing,
             "axis_kinds": self.axis_kinds,
+            "kept": self.kept,
+            "visual_tokens": self.visual_tokens,
             "placements": self.placements,
         }

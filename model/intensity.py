@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +21,29 @@ HU_WINDOWS: dict[str, Window] = {
 """(low, high) in HU. "wide", "soft_tissue" and "brain" are MedGemma's three channels (model card, 2025)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class IntensityRule:
+    """How physical units become channels; kept in the processor's config, so that inference equals training.
+
+    Attributes:
+        hu_windows: three names of HU_WINDOWS or (low, high) pairs: the channels of a CT.
+    """
+
+    hu_windows: Sequence[str | Sequence[float]] = ("lung", "soft_tissue", "bone")
+
+    def __post_init__(self) -> None:
+        if len(self.hu_windows) != 3:
+            raise ValueError(f"hu_windows must name three channels, got {list(self.hu_windows)}")
+        unknown = [w for w in self.hu_windows if isinstance(w, str) and w not in HU_WINDOWS]
+        if unknown:
+            raise ValueError(f"unknown HU windows {unknown}; use {sorted(HU_WINDOWS)} or pairs such as [-1000, 400]")
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The three windows in HU."""
+        return tuple(HU_WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in self.hu_windows)
+
+
 def apply_window(values: np.ndarray, window: Window) -> np.ndarray:
     """Map ``window`` linearly to [0, 1] and clip what lies outside."""
     low, high = window
@@ -34,15 +58,15 @@ def percentile_window(values: np.ndarray, low: float = 0.5, high: float = 99.5) 
     return (bottom, top) if top > bottom else (bottom, bottom + 1.0)
 
 
-def to_channels(visual: Visual, hu_windows: Sequence[Window]) -> np.ndarray:
+def to_channels(visual: Visual, rule: IntensityRule) -> np.ndarray:
     """Return ``visual`` as (3, D, H, W) float32 in [0, 1].
 
-    HU goes through the three ``hu_windows``, one a channel; any other physical unit through the file's own window,
+    HU goes through the three windows of ``rule``, one a channel; any other physical unit through the file's own window,
     else through its 0.5 and 99.5 percentiles; what is already for display stays. Grey fills three channels alike.
 
     Args:
         visual: an image has D 1; a video has D frames.
-        hu_windows: three (low, high) in HU.
+        rule: of the processor.
     """
     match visual:
         case Video():
@@ -51,7 +75,7 @@ def to_channels(visual: Visual, hu_windows: Sequence[Window]) -> np.ndarray:
             channels = visual.pixels[:, None]
         case Image(unit="HU") | Volume(unit="HU"):
             grey = visual.pixels[0][None] if isinstance(visual, Image) else visual.voxels
-            return np.stack([apply_window(grey, window) for window in hu_windows])
+            return np.stack([apply_window(grey, window) for window in rule.windows])
         case Image():
             window = visual.window or percentile_window(visual.pixels)
             channels = apply_window(visual.pixels, window)[:, None]

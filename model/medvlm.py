@@ -20,7 +20,7 @@ from medvlm.model.vision import VisionEncoder
 COMPONENTS = ("vision", "projector", "text")
 """The three parts of the model; every parameter's name begins with one of them."""
 
-_VISUAL_INPUTS = ("patches", "grids", "spacing", "axis_kinds", "placements")
+_VISUAL_INPUTS = ("patches", "grids", "spacing", "axis_kinds", "kept", "visual_tokens", "placements")
 
 
 class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -63,11 +63,18 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.config.projector_config.merge
 
     def visual_features(
-        self, patches: Tensor, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, placements: Tensor
+        self,
+        patches: Tensor,
+        grids: Tensor,
+        spacing: Tensor,
+        axis_kinds: Tensor,
+        kept: Tensor,
+        visual_tokens: Tensor,
+        placements: Tensor,
     ) -> Tensor:
         """Visual tokens (N, text_hidden) in the order of the placeholders; each visual is encoded once."""
-        features = self.projector(self.vision(patches, grids, spacing, axis_kinds, self.merge))
-        counts = [math.prod(g // m for g, m in zip(grid, self.merge, strict=True)) for grid in grids.tolist()]
+        features = self.projector(self.vision(patches, grids, spacing, axis_kinds, self.merge), grids, kept)
+        counts = visual_tokens.tolist()
         order = placements.tolist()
         if order == list(range(len(counts))):
             return features
@@ -87,6 +94,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             grid,
             torch.full((1, 3), float("nan"), device=device),
             torch.full((1,), IMAGE, device=device),
+            torch.ones(1, dtype=torch.bool, device=device),
+            torch.ones(1, dtype=torch.int64, device=device),
             torch.zeros(1, dtype=torch.int64, device=device),
         )
 
@@ -118,6 +127,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         grids: Tensor | None = None,
         spacing: Tensor | None = None,
         axis_kinds: Tensor | None = None,
+        kept: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
         placements: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         labels: Tensor | None = None,
@@ -131,14 +142,16 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``cu_seqlens`` and no mask: transformers then keeps attention inside each sample.
 
         Args:
-            patches, grids, spacing, axis_kinds, placements: as in PackedBatch.
+            patches, grids, spacing, axis_kinds, kept, visual_tokens, placements: as in PackedBatch.
             labels: (B, L) unshifted, IGNORED where there is no loss; the loss is the mean over the others.
             logits_to_keep: as in transformers: the last k positions, or a tensor of positions.
         """
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("pass input_ids or inputs_embeds")
-            inputs_embeds = self._embed(input_ids, (patches, grids, spacing, axis_kinds, placements))
+            inputs_embeds = self._embed(
+                input_ids, (patches, grids, spacing, axis_kinds, kept, visual_tokens, placements)
+            )
         if cu_seqlens is not None:
             use_cache = False
             if self.text.config._attn_implementation == PACKED:
@@ -193,8 +206,7 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return input_ids, {**kwargs, **visual}
 
     def _repeat_placements(self, input_ids: Tensor, visual: dict[str, Tensor], times: int) -> Tensor:
-        merge = torch.tensor(self.merge, device=visual["grids"].device)
-        tokens = (visual["grids"] // merge).prod(dim=1)[visual["placements"]].tolist()
+        tokens = visual["visual_tokens"][visual["placements"]].tolist()
         rows, start = [], 0
         for wanted in (input_ids == self.config.visual_token_id).sum(dim=1).tolist():
             stop = start

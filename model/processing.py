@@ -14,7 +14,7 @@ from medvlm.model.batch import IMAGE, VIDEO, VOLUME
 from medvlm.model.chat_template import tokenize_chat
 from medvlm.model.geometry import resize_image, resize_volume
 from medvlm.model.grid import GridRule, Size3
-from medvlm.model.intensity import HU_WINDOWS, to_channels
+from medvlm.model.intensity import IntensityRule, to_channels
 from medvlm.model.patches import cut
 from medvlm.model.tokenizer import VISUAL_TOKEN
 from medvlm.model.visual import Image, Video, Visual, Volume, kind_of
@@ -31,14 +31,19 @@ class PatchedVisual:
         grid: patches along (z or time, y, x).
         spacing: per voxel after resampling: millimetres (axis 0 of a video: seconds), NaN where unknown.
         axis_kind: IMAGE, VOLUME or VIDEO.
-        tokens: visual tokens after the merge.
+        kept: (N,) bool; of the tokens that the projector makes of the grid, those that the decoder sees.
     """
 
     patches: np.ndarray
     grid: Size3
     spacing: tuple[float, float, float]
     axis_kind: int
-    tokens: int
+    kept: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens that the decoder sees."""
+        return int(self.kept.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +53,13 @@ class Rendered:
     Attributes:
         tokens: (L,) int64.
         supervised: (L,) bool; True on tokens that the assistant must learn to write.
+        positions: (L,) int64; from 0, one a token.
         visuals: in the order of their placeholder runs.
     """
 
     tokens: np.ndarray
     supervised: np.ndarray
+    positions: np.ndarray
     visuals: tuple[PatchedVisual, ...]
 
 
@@ -64,7 +71,7 @@ class MedVLMProcessor(ProcessorMixin):
         patch_size, merge: as in the model's config.
         max_patches: per kind, the most patches of one visual.
         max_depth: per kind, the most slices or frames.
-        hu_windows: three names of HU_WINDOWS or (low, high) pairs: the channels of a CT.
+        intensity: fields of IntensityRule: how physical units become channels.
     """
 
     attributes = ["tokenizer"]  # noqa: RUF012 (ProcessorMixin reads it as a class attribute)
@@ -77,7 +84,7 @@ class MedVLMProcessor(ProcessorMixin):
         merge: Sequence[int] = (1, 2, 2),
         max_patches: dict[str, int] | None = None,
         max_depth: dict[str, int] | None = None,
-        hu_windows: Sequence[Any] = ("lung", "soft_tissue", "bone"),
+        intensity: dict[str, Any] | None = None,
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -85,11 +92,9 @@ class MedVLMProcessor(ProcessorMixin):
         self.merge = list(merge)
         self.max_patches = {"image": 1024, "volume": 4096, "video": 4096, **(max_patches or {})}
         self.max_depth = {"volume": 64, "video": 32, **(max_depth or {})}
-        self.hu_windows = list(hu_windows)
+        self.intensity = dict(intensity or {})
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
-        self._windows = [HU_WINDOWS[w] if isinstance(w, str) else (float(w[0]), float(w[1])) for w in hu_windows]
-        if len(self._windows) != 3:
-            raise ValueError(f"hu_windows must name three channels, got {list(hu_windows)}")
+        self._intensity = IntensityRule(**self.intensity)
         for name, values in (("max_patches", self.max_patches), ("max_depth", self.max_depth)):
             unknown = set(values) - {"image", "volume", "video"}
             if unknown:
@@ -107,6 +112,10 @@ class MedVLMProcessor(ProcessorMixin):
             max_patches=self.max_patches,
             max_depth=self.max_depth,
         )
+
+    def visual_settings(self) -> dict[str, Any]:
+        """All that decides what ``patch`` makes of a visual, JSON-ready: the name of a cache entry."""
+        return {name: getattr(self, name) for name in ("patch_size", "merge", "max_patches", "max_depth", "intensity")}
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -132,7 +141,7 @@ class MedVLMProcessor(ProcessorMixin):
         target = rule.target_size(size, kind)
         if isinstance(visual, Video):
             visual = _frames_at(visual, target[0])
-        array = self._resized(to_channels(visual, self._windows), target, kind)
+        array = self._resized(to_channels(visual, self._intensity), target, kind)
         scaled = tuple(s * old / new for s, old, new in zip(spacing, size, target, strict=True))
         grid = rule.grid(target)
         return PatchedVisual(
@@ -140,7 +149,7 @@ class MedVLMProcessor(ProcessorMixin):
             grid=grid,
             spacing=scaled,  # type: ignore[arg-type]
             axis_kind=AXIS_KIND[kind],
-            tokens=rule.tokens(grid),
+            kept=np.ones(rule.tokens(grid), dtype=bool),
         )
 
     @staticmethod
@@ -174,6 +183,7 @@ class MedVLMProcessor(ProcessorMixin):
         return Rendered(
             tokens=np.asarray(chat.tokens, dtype=np.int64),
             supervised=np.asarray(chat.supervised, dtype=bool),
+            positions=np.arange(len(chat.tokens)),
             visuals=tuple(visuals),
         )
 
@@ -192,7 +202,7 @@ class MedVLMProcessor(ProcessorMixin):
 
         Returns:
             input_ids (B, L), attention_mask (B, L), and when any row has visuals: patches (P, patch_dim), grids (V, 3),
-            spacing (V, 3), axis_kinds (V,), placements (V,).
+            spacing (V, 3), axis_kinds (V,), kept (N,), visual_tokens (V,), placements (V,).
         """
         rows = visuals if visuals is not None else [[] for _ in messages]
         rendered = [
@@ -216,12 +226,18 @@ class MedVLMProcessor(ProcessorMixin):
 
 
 def visual_tensors(visuals: Sequence[PatchedVisual]) -> dict[str, torch.Tensor]:
-    """Lay visuals end to end: patches (P, patch_dim), grids (V, 3), spacing (V, 3), axis_kinds (V,)."""
+    """Lay visuals end to end.
+
+    Returns:
+        patches (P, patch_dim), grids (V, 3), spacing (V, 3), axis_kinds (V,), kept (N,), visual_tokens (V,).
+    """
     return {
         "patches": torch.from_numpy(np.concatenate([v.patches for v in visuals])),
         "grids": torch.tensor([v.grid for v in visuals], dtype=torch.int64),
         "spacing": torch.tensor([v.spacing for v in visuals], dtype=torch.float32),
         "axis_kinds": torch.tensor([v.axis_kind for v in visuals], dtype=torch.int64),
+        "kept": torch.from_numpy(np.concatenate([v.kept for v in visuals])),
+        "visual_tokens": torch.tensor([v.tokens for v in visuals], dtype=torch.int64),
     }
 
 

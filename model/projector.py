@@ -30,7 +30,16 @@ class Projector(PreTrainedModel):
         self.down = nn.Linear(config.hidden_size, text_width)
         self.post_init()
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(P, vision_width) -> (P / merged, text_width)."""
-        merged = features.reshape(features.shape[0] // self.merged, -1)
+    def forward(self, features: Tensor, grids: Tensor, kept: Tensor) -> Tensor:
+        """Visual tokens of all visuals.
+
+        Args:
+            features: (P, vision_width), the patches of one token next to each other.
+            grids: (V, 3) patches along (z or time, y, x) of each visual.
+            kept: (N,) bool; tokens that are not kept are not made.
+
+        Returns:
+            (kept.sum(), text_width).
+        """
+        merged = features.reshape(features.shape[0] // self.merged, -1)[kept]
         return self.down(self.act(self.up(self.norm(merged))))

@@ -101,7 +101,7 @@ def test_batch_check_names_both_numbers(processor):
     batch = collate([("a", [processor.render(a_chat(["volume"], "x", "y"), [processor.patch(a_volume())])])])
     batch.tokens[batch.tokens == processor.visual_token_id] = 0
     with pytest.raises(ValueError, match=r"0 placeholder tokens for 24 visual tokens of samples \('a',\)"):
-        batch.check(visual_token_id=processor.visual_token_id, merge=(1, 2, 2))
+        batch.check(visual_token_id=processor.visual_token_id)
 
 
 class TextOnly:
@@ -164,6 +164,6 @@ def test_an_error_while_reading_ahead_reaches_the_step(processor):
 
 def test_collate_of_text_only_has_no_visuals(processor):
     batch = collate([("a", [processor.render(a_chat([], "x", "y"), [])])])
-    batch.check(visual_token_id=processor.visual_token_id, merge=(1, 2, 2))
+    batch.check(visual_token_id=processor.visual_token_id)
     assert batch.patches.shape[0] == 0
     assert torch.equal(batch.cu_seqlens, torch.tensor([0, len(batch.tokens)], dtype=torch.int32))

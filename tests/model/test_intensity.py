@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from medvlm.model.intensity import HU_WINDOWS, apply_window, percentile_window, to_channels
+from medvlm.model.intensity import IntensityRule, apply_window, percentile_window, to_channels
 from medvlm.model.visual import Image, Video, Volume
 
-THREE = [HU_WINDOWS[name] for name in ("lung", "soft_tissue", "bone")]
+THREE = IntensityRule()
 
 
 def volume(voxels, unit="HU", **more):

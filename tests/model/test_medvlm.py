@@ -33,7 +33,7 @@ def test_packed_forward_equals_each_sample_alone(processor, conversations, atten
     model = with_attention(model, attention)
     samples = rendered(processor, conversations)
     together = collate([(str(n), [sample]) for n, sample in enumerate(samples)])
-    together.check(visual_token_id=processor.visual_token_id, merge=(1, 2, 2))
+    together.check(visual_token_id=processor.visual_token_id)
     with torch.no_grad():
         packed = model(**together.model_inputs()).logits[0]
         for n, sample in enumerate(samples):
@@ -104,7 +104,7 @@ def test_auto_classes_load_the_folder(processor, model, tmp_path):
     again = AutoProcessor.from_pretrained(tmp_path)
     assert type(again) is type(processor)
     assert again.rule == processor.rule
-    assert again.hu_windows == processor.hu_windows
+    assert again.intensity == processor.intensity
 
 
 def test_generation_does_not_depend_on_the_batch(processor, model, conversations):

@@ -193,7 +193,7 @@ def test_save_and_load(name, tmp_path):
     processor = processor_of(name)
     processor.save_pretrained(tmp_path)
     again = MedVLMProcessor.from_pretrained(tmp_path)
-    assert (again.rule, again.hu_windows, again.end_ids) == (processor.rule, processor.hu_windows, processor.end_ids)
+    assert (again.rule, again.intensity, again.end_ids) == (processor.rule, processor.intensity, processor.end_ids)
     shown = [processor.patch(a_volume())], [again.patch(a_volume())]
     assert np.array_equal(shown[0][0].patches, shown[1][0].patches)
     chat = a_chat(["volume"], "Which side?", "left")
@@ -205,7 +205,7 @@ def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match=r"max_patches has unknown kinds \['picture'\]; use image, volume, video"):
         MedVLMProcessor(tokenizer, max_patches={"picture": 3})
     with pytest.raises(ValueError, match="hu_windows must name three channels"):
-        MedVLMProcessor(tokenizer, hu_windows=("lung",))
+        MedVLMProcessor(tokenizer, intensity={"hu_windows": ["lung"]})
 
 
 def test_the_placeholder_is_added_once_and_beside_others():
