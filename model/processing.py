@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from medvlm.model.geometry import resize_image, resize_volume
 from medvlm.model.grid import GridRule, Size3
 from medvlm.model.intensity import IntensityRule, to_channels
 from medvlm.model.patches import cut
+from medvlm.model.reduction import BoundedReduction, background_tokens, brightest_in_tokens, reduction_from
 from medvlm.model.tokenizer import VISUAL_TOKEN
-from medvlm.model.visual import Image, Video, Visual, Volume, kind_of
+from medvlm.model.visual import Image, Kind, Video, Visual, Volume, kind_of
 
 AXIS_KIND = {"image": IMAGE, "volume": VOLUME, "video": VIDEO}
 
@@ -53,7 +54,7 @@ class Rendered:
     Attributes:
         tokens: (L,) int64.
         supervised: (L,) bool; True on tokens that the assistant must learn to write.
-        positions: (L,) int64; from 0, one a token.
+        positions: (L,) int64; from 0, one a token; a visual token that was dropped leaves its gap.
         visuals: in the order of their placeholder runs.
     """
 
@@ -72,6 +73,11 @@ class MedVLMProcessor(ProcessorMixin):
         max_patches: per kind, the most patches of one visual.
         max_depth: per kind, the most slices or frames.
         intensity: fields of IntensityRule: how physical units become channels.
+        slices: how a volume of more slices than max_depth loses some: "average" over neighbours, or "nearest": slices at
+            equal physical distances, as they are. None is shown twice.
+        reduction: fields of model.reduction: which visual tokens the decoder sees; None: all.
+        position_gaps: a dropped token keeps its place in the decoder's positions, so that what follows it in z, and the
+            text, is as far away as without reduction.
     """
 
     attributes = ["tokenizer"]  # noqa: RUF012 (ProcessorMixin reads it as a class attribute)
@@ -85,6 +91,9 @@ class MedVLMProcessor(ProcessorMixin):
         max_patches: dict[str, int] | None = None,
         max_depth: dict[str, int] | None = None,
         intensity: dict[str, Any] | None = None,
+        slices: Literal["average", "nearest"] = "average",
+        reduction: dict[str, Any] | None = None,
+        position_gaps: bool = True,
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -92,9 +101,13 @@ class MedVLMProcessor(ProcessorMixin):
         self.merge = list(merge)
         self.max_patches = {"image": 1024, "volume": 4096, "video": 4096, **(max_patches or {})}
         self.max_depth = {"volume": 64, "video": 32, **(max_depth or {})}
-        self.intensity = dict(intensity or {})
+        self._intensity = IntensityRule.from_dict(intensity or {})
+        self.intensity = self._intensity.to_dict()
+        self.slices = slices
+        self.reduction = None if reduction is None else dict(reduction)
+        self._reduction = reduction_from(self.reduction)
+        self.position_gaps = position_gaps
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
-        self._intensity = IntensityRule(**self.intensity)
         for name, values in (("max_patches", self.max_patches), ("max_depth", self.max_depth)):
             unknown = set(values) - {"image", "volume", "video"}
             if unknown:
@@ -111,11 +124,13 @@ class MedVLMProcessor(ProcessorMixin):
             merge=tuple(self.merge),  # type: ignore[arg-type]
             max_patches=self.max_patches,
             max_depth=self.max_depth,
+            slices=self.slices,
         )
 
     def visual_settings(self) -> dict[str, Any]:
         """All that decides what ``patch`` makes of a visual, JSON-ready: the name of a cache entry."""
-        return {name: getattr(self, name) for name in ("patch_size", "merge", "max_patches", "max_depth", "intensity")}
+        names = ("patch_size", "merge", "max_patches", "max_depth", "intensity", "slices", "reduction")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -144,23 +159,43 @@ class MedVLMProcessor(ProcessorMixin):
         array = self._resized(to_channels(visual, self._intensity), target, kind)
         scaled = tuple(s * old / new for s, old, new in zip(spacing, size, target, strict=True))
         grid = rule.grid(target)
+        patches = cut(array * 2.0 - 1.0, rule)
         return PatchedVisual(
-            patches=cut(array * 2.0 - 1.0, rule),
+            patches=patches,
             grid=grid,
             spacing=scaled,  # type: ignore[arg-type]
             axis_kind=AXIS_KIND[kind],
-            kept=np.ones(rule.tokens(grid), dtype=bool),
+            kept=self._kept(visual, array, patches, grid, kind),
         )
 
-    @staticmethod
-    def _resized(array: np.ndarray, target: Size3, kind: str) -> np.ndarray:
-        """(3, D, H, W) -> (3, *target): volumes are averaged along z; an image or frame is resized in plane."""
+    def _kept(self, visual: Visual, array: np.ndarray, patches: np.ndarray, grid: Size3, kind: Kind) -> np.ndarray:
+        """Which tokens the decoder sees; ``array`` (3, *size) in [0, 1] is what the patches were cut from."""
+        rule, reduction = self.rule, self._reduction
+        if reduction is None:
+            return np.ones(rule.tokens(grid), dtype=bool)
+        background = None
+        if isinstance(reduction, BoundedReduction) and reduction.background:
+            level = reduction.black
+            if isinstance(visual, Image | Volume) and visual.unit == "HU":
+                # Windows clip: what is air is certain in HU only.
+                grey = visual.pixels[:1, None] if isinstance(visual, Image) else visual.voxels[None]
+                array, level = self._resized(grey, array.shape[1:], kind), reduction.air_hu  # type: ignore[arg-type]
+            background = background_tokens(brightest_in_tokens(array, rule.factor), level)
+        tokens: Size3 = tuple(g // m for g, m in zip(grid, self.merge, strict=True))  # type: ignore[assignment]
+        return reduction.keep(patches, tokens, kind, background)
+
+    def _resized(self, array: np.ndarray, target: Size3, kind: str) -> np.ndarray:
+        """(C, D, H, W) -> (C, *target): volumes by the rule for slices; an image or frame is resized in plane."""
         if kind == "volume":
+            if self.slices == "nearest" and array.shape[1] > target[0]:
+                # The middle of each of target[0] equal lengths: their distance is the spacing that is stated.
+                middles = (np.arange(target[0]) + 0.5) * array.shape[1] / target[0]
+                array = array[:, middles.astype(int)]
             # Grey volumes hold three equal channels: resample one.
             if np.shares_memory(array[0], array[-1]) or (
                 (array[0] == array[-1]).all() and (array[0] == array[1]).all()
             ):
-                return np.repeat(resize_volume(array[0], target)[None], 3, axis=0)
+                return np.repeat(resize_volume(array[0], target)[None], len(array), axis=0)
             return np.stack([resize_volume(channel, target) for channel in array])
         frames = np.stack([resize_image(array[:, d], target[1:]) for d in range(array.shape[1])], axis=1)
         return np.repeat(frames, target[0], axis=1) if kind == "image" else frames
@@ -183,9 +218,24 @@ class MedVLMProcessor(ProcessorMixin):
         return Rendered(
             tokens=np.asarray(chat.tokens, dtype=np.int64),
             supervised=np.asarray(chat.supervised, dtype=bool),
-            positions=np.arange(len(chat.tokens)),
+            positions=self._positions(chat.tokens, visuals),
             visuals=tuple(visuals),
         )
+
+    def _positions(self, tokens: Sequence[int], visuals: Sequence[PatchedVisual]) -> np.ndarray:
+        """(L,) int64: a visual's tokens stand at their index among all of its grid, and the text goes on after these."""
+        positions = np.arange(len(tokens))
+        if not self.position_gaps or all(visual.kept.all() for visual in visuals):
+            return positions
+        places = np.flatnonzero(np.asarray(tokens) == self.visual_token_id)
+        first = 0
+        for visual in visuals:
+            run = places[first : first + visual.tokens]
+            first += visual.tokens
+            # What stands before the run is in place already; what follows it moves behind the whole grid.
+            positions[run[-1] + 1 :] += len(visual.kept) - visual.tokens
+            positions[run] = positions[run[0]] + np.flatnonzero(visual.kept)
+        return positions
 
     def __call__(  # type: ignore[override]
         self,
@@ -201,8 +251,8 @@ class MedVLMProcessor(ProcessorMixin):
             visuals: per row, its Images, Volumes and Videos in the order of the message parts.
 
         Returns:
-            input_ids (B, L), attention_mask (B, L), and when any row has visuals: patches (P, patch_dim), grids (V, 3),
-            spacing (V, 3), axis_kinds (V,), kept (N,), visual_tokens (V,), placements (V,).
+            input_ids (B, L), attention_mask (B, L), position_ids (B, L) when a dropped token left a gap, and when any row
+            has visuals: patches (P, patch_dim), grids (V, 3), spacing (V, 3), axis_kinds (V,), kept (N,), visual_tokens (V,), placements (V,).
         """
         rows = visuals if visuals is not None else [[] for _ in messages]
         rendered = [
@@ -213,11 +263,15 @@ class MedVLMProcessor(ProcessorMixin):
         pad = self.tokenizer.pad_token_id
         pad = self.tokenizer.eos_token_id if pad is None else pad
         ids = torch.full((len(rendered), longest), int(pad))
-        mask = torch.zeros_like(ids)
+        mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
         for index, r in enumerate(rendered):
             ids[index, longest - len(r.tokens) :] = torch.from_numpy(r.tokens)
             mask[index, longest - len(r.tokens) :] = 1
+            positions[index, longest - len(r.tokens) :] = torch.from_numpy(r.positions)
         batch: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
+        if any(int(r.positions[-1]) != len(r.positions) - 1 for r in rendered):
+            # generate() goes on from the last one; without gaps it counts the mask itself.
+            batch["position_ids"] = positions
         shown = [visual for r in rendered for visual in r.visuals]
         if shown:
             batch |= visual_tensors(shown)
