@@ -1,140 +1,23 @@
 """VisionEncoder: one pass over the packed patches of all images, volumes and videos of a step.
 
-A 2D image is a volume of one slice and a video a volume whose first axis is time. Attention stays inside a visual.
-Rotary positions run along z, y and x in millimetres where the spacing is known (RoPE: Su et al. 2021,
-arXiv:2104.09864; its axial form: Qwen2-VL, arXiv:2409.12191; millimetres are ours), so that a lesion keeps its size
-at any resolution; Fourier features of the relative place in the field of view tell where a patch lies.
+A 2D image is a volume of one slice and a video a volume whose first axis is time. Attention stays inside a visual,
+and inside a window of slabs where the config sets one. Rotary positions run along z, y and x in millimetres where the
+spacing is known (RoPE: Su et al. 2021, arXiv:2104.09864; its axial form: Qwen2-VL, arXiv:2409.12191; millimetres are
+ours), so that a lesion keeps its size at any resolution; Fourier features of the relative place in the field of view
+tell where a patch lies. Further settings of VisionConfig make room for the weights of pretrained 2D encoders.
 """
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from medvlm.model.batch import VIDEO
-from medvlm.model.config import VisionConfig
-from medvlm.model.patches import patch_coordinates
-
-_OCTAVES = 4
-PLACE_FEATURES = 3 * (1 + 2 * _OCTAVES) + 3 + 3 + 3
-"""Relative place and its sines and cosines, log extent in mm, whether it is known, and the axis kind, one-hot."""
-
-
-@lru_cache(maxsize=512)
-def _coordinates(grid: tuple[int, int, int], merge: tuple[int, int, int]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(patch_coordinates(grid, merge))).float()
-
-
-class Places:
-    """Where every patch of a pack lies.
-
-    Attributes:
-        millimetres: (P, 3) centre of each patch from its visual's first corner.
-        features: (P, PLACE_FEATURES).
-        lengths: patches of each visual.
-    """
-
-    def __init__(self, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, config: VisionConfig, merge: list[int]):
-        device = spacing.device
-        known = ~spacing.isnan()
-        scale = torch.where(known, spacing, torch.full_like(spacing, config.unknown_voxel_mm))
-        is_video = axis_kinds == VIDEO
-        scale[:, 0] = torch.where(is_video, scale[:, 0] * config.second_in_mm, scale[:, 0])
-        patch_mm = scale * torch.tensor(config.patch_size, device=device)
-        rows = [tuple(row) for row in grids.tolist()]
-        index = torch.cat([_coordinates(row, tuple(merge)) for row in rows]).to(device)  # (P, 3)
-        self.lengths = [math.prod(row) for row in rows]
-        owner = torch.repeat_interleave(
-            torch.arange(len(rows), device=device), torch.tensor(self.lengths, device=device)
-        )
-        self.millimetres = (index + 0.5) * patch_mm[owner]
-        relative = (index + 0.5) / grids.to(device)[owner] * 2 - 1  # (P, 3) in (-1, 1)
-        octaves = math.pi / 2 * 2.0 ** torch.arange(_OCTAVES, device=device)
-        waves = (relative[..., None] * octaves).flatten(1)  # (P, 3 * octaves)
-        extent = (patch_mm * grids.to(device)).clamp(min=1e-3).log() / 5.0
-        kinds = F.one_hot(axis_kinds, 3).to(relative.dtype)
-        per_visual = torch.cat([extent * known, known.to(relative.dtype), kinds], dim=1)
-        self.features = torch.cat([relative, waves.sin(), waves.cos(), per_visual[owner]], dim=1)
-
-
-@lru_cache(maxsize=16)
-def rotary_frequencies(pairs: int, shortest: float, longest: float) -> Tensor:
-    """(3, pairs) radians per millimetre: the head's dimension pairs are shared out over z, y and x."""
-    share = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
-    frequency = torch.zeros(3, pairs)
-    start = 0
-    for axis, count in enumerate(share):
-        wavelengths = torch.logspace(math.log10(shortest), math.log10(longest), count)
-        frequency[axis, start : start + count] = 2 * math.pi / wavelengths
-        start += count
-    return frequency
-
-
-def rotary_angles(millimetres: Tensor, config: VisionConfig) -> tuple[Tensor, Tensor]:
-    """(P, 3) -> cos and sin, each (1, P, head_dim / 2) for broadcasting over heads; float32 also under bf16."""
-    pairs = config.hidden_size // config.num_attention_heads // 2
-    shortest, longest = config.rotary_wavelengths_mm
-    angles = millimetres.float() @ rotary_frequencies(pairs, shortest, longest).to(millimetres.device)
-    return angles.cos()[None], angles.sin()[None]
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the dimension pairs of x (heads, P, head_dim) by the angles (1, P, head_dim / 2)."""
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-    return turned.to(x.dtype)
-
-
-def eager_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    """Softmax attention over (heads, P, head_dim) with an additive block mask: what the others must equal."""
-    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(q.device)
-    scores = q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])
-    scores = scores.masked_fill(owner[:, None] != owner[None, :], float("-inf"))
-    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
-
-
-def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    """Attention inside each visual; neighbours of equal length share one call, and no mask is ever made."""
-    heads, _, dim = q.shape
-    out, start = [], 0
-    for length, count in _runs(lengths):
-        stop = start + length * count
-        # (heads, count * length, dim) -> (count, heads, length, dim)
-        query, key, value = (x[:, start:stop].reshape(heads, count, length, dim).transpose(0, 1) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        out.append(mixed.transpose(0, 1).reshape(heads, stop - start, dim))
-        start = stop
-    return torch.cat(out, dim=1)
-
-
-def flash_attention(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
-    """flash-attn's variable-length kernel; CUDA and half precision only. Untested without a GPU."""
-    from flash_attn import flash_attn_varlen_func
-
-    ends = torch.tensor([0, *lengths], device=q.device, dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    q, k, v = (x.transpose(0, 1).contiguous() for x in (q, k, v))  # (P, heads, head_dim)
-    return flash_attn_varlen_func(q, k, v, ends, ends, max(lengths), max(lengths)).transpose(0, 1)
-
-
-ATTENTION = {"eager": eager_attention, "sdpa": sdpa_attention, "flash_attention_2": flash_attention}
-
-
-def _runs(lengths: list[int]) -> list[tuple[int, int]]:
-    """Run-length encode: [(length, how many neighbours have it), ...]."""
-    runs: list[tuple[int, int]] = []
-    for length in lengths:
-        if runs and runs[-1][0] == length:
-            runs[-1] = (length, runs[-1][1] + 1)
-        else:
-            runs.append((length, 1))
-    return runs
+from medvlm.model.config import SLICES, VisionConfig
+from medvlm.model.vision_attention import Attend, attention_kernel, plan_attention
+from medvlm.model.vision_positions import PLACE_FEATURES, Places, rotary_angles, rotate, slab_order, table_positions
 
 
 class EncoderLayer(nn.Module):
@@ -142,29 +25,48 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.config = config
+        hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
         self.heads = config.num_attention_heads
-        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = nn.ModuleDict(
-            {"qkv": nn.Linear(config.hidden_size, 3 * config.hidden_size),
-             "out": nn.Linear(config.hidden_size, config.hidden_size)}
-        )  # fmt: skip
-        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = nn.ModuleDict(
-            {"up": nn.Linear(config.hidden_size, config.intermediate_size),
-             "down": nn.Linear(config.intermediate_size, config.hidden_size)}
-        )  # fmt: skip
-        self.act = ACT2FN["gelu_pytorch_tanh"]
+        self.norm1 = nn.LayerNorm(hidden, eps=eps)
+        self.attention = nn.ModuleDict({"qkv": nn.Linear(hidden, 3 * hidden), "out": nn.Linear(hidden, hidden)})
+        if config.attention_norm:
+            self.attention["norm"] = nn.LayerNorm(hidden, eps=eps)
+        self.norm2 = nn.LayerNorm(hidden, eps=eps)
+        self.mlp = nn.ModuleDict({"up": nn.Linear(hidden, inner), "down": nn.Linear(inner, hidden)})
+        if config.mlp == "gated":
+            self.mlp["gate"] = nn.Linear(hidden, inner)
+        if config.mlp_norm:
+            self.mlp["norm"] = nn.LayerNorm(inner, eps=eps)
+        self.act = ACT2FN[config.hidden_act]
+        if config.layer_scale:
+            self.scale1 = nn.Parameter(torch.ones(hidden))
+            self.scale2 = nn.Parameter(torch.ones(hidden))
+        self.layer_scale = config.layer_scale
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, lengths: list[int]) -> Tensor:
-        """x: (P, hidden)."""
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
+        """x: (S, hidden); rotary: cos and sin, each (1, S, head_dim / 2); attend: of ``attention_kernel``."""
+        mixed = self._attention(self.norm1(x), rotary, attend)
+        x = x + (mixed * self.scale1 if self.layer_scale else mixed)
+        changed = self._mlp(self.norm2(x))
+        return x + (changed * self.scale2 if self.layer_scale else changed)
+
+    def _attention(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
         total, hidden = x.shape
-        qkv = self.attention["qkv"](self.norm1(x)).view(total, 3, self.heads, hidden // self.heads)
-        q, k, v = qkv.permute(1, 2, 0, 3)  # each (heads, P, head_dim)
-        attend = ATTENTION[self.config._attn_implementation or "sdpa"]
-        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, lengths)
-        x = x + self.attention["out"](mixed.transpose(0, 1).reshape(total, hidden))
-        return x + self.mlp["down"](self.act(self.mlp["up"](self.norm2(x))))
+        qkv = self.attention["qkv"](x).view(total, 3, self.heads, hidden // self.heads)
+        q, k, v = qkv.permute(1, 2, 0, 3)  # each (heads, S, head_dim)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        mixed = attend(q, k, v).transpose(0, 1).reshape(total, hidden)
+        if "norm" in self.attention:
+            mixed = self.attention["norm"](mixed)
+        return self.attention["out"](mixed)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        inner = self.mlp["up"](x)
+        inner = self.act(self.mlp["gate"](x)) * inner if "gate" in self.mlp else self.act(inner)
+        if "norm" in self.mlp:
+            inner = self.mlp["norm"](inner)
+        return self.mlp["down"](inner)
 
 
 class VisionEncoder(PreTrainedModel):
@@ -175,17 +77,35 @@ class VisionEncoder(PreTrainedModel):
     main_input_name = "patches"
     _supports_sdpa = True
     _supports_flash_attn = True
+    _supports_flex_attn = True
     supports_gradient_checkpointing = True
     _no_split_modules = ["EncoderLayer"]  # noqa: RUF012
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__(config)
         self.embed = nn.Linear(config.patch_dim, config.hidden_size)
-        self.place = nn.Linear(PLACE_FEATURES, config.hidden_size)
+        if config.place_features:
+            self.place = nn.Linear(PLACE_FEATURES, config.hidden_size)
+        if config.table_size is not None:
+            self.table = nn.Parameter(torch.zeros(config.table_size[0] * config.table_size[1], config.hidden_size))
+        if config.prefix_tokens:
+            self.prefix = nn.Parameter(torch.zeros(config.prefix_tokens, config.hidden_size))
+        if config.embedding_norm:
+            self.embedding_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_hidden_layers)])
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, VisionEncoder):
+            for name in ("table", "prefix"):
+                if hasattr(module, name):
+                    init.normal_(getattr(module, name), std=self.config.initializer_range)
+        elif isinstance(module, EncoderLayer) and module.layer_scale:
+            init.ones_(module.scale1)
+            init.ones_(module.scale2)
 
     def forward(self, patches: Tensor, grids: Tensor, spacing: Tensor, axis_kinds: Tensor, merge: list[int]) -> Tensor:
         """Encode every visual on its own.
@@ -196,15 +116,50 @@ class VisionEncoder(PreTrainedModel):
             merge: of the projector, which decides the order of the patches.
 
         Returns:
-            (P, hidden).
+            (P, hidden), in the order of ``patches``; prefix tokens are dropped.
+
+        Raises:
+            ValueError: an attention implementation that the encoder does not have.
         """
-        places = Places(grids, spacing, axis_kinds, self.config, merge)
-        cos, sin = rotary_angles(places.millimetres, self.config)
-        dtype = self.embed.weight.dtype
-        x = self.embed(patches.to(dtype)) + self.place(places.features.to(dtype))
+        config = self.config
+        places = Places(grids, spacing, axis_kinds, config, merge)
+        order = slab_order(places, merge, config)
+        rotary = rotary_angles(places, config)
+        x = self._embed(patches, places)
+        if order is not None:
+            rotary = order.angles(rotary)
+            if config.prefix_tokens:
+                x = torch.cat([self.prefix.to(x.dtype).repeat(order.slabs, 1), x])
+            x = x[order.gather]
+        if config.embedding_norm:
+            x = self.embedding_norm(x)
+        plan = plan_attention(places.rows, config.prefix_tokens, config.depth_window)
+        attend = attention_kernel(config._attn_implementation or "sdpa", plan, x.device)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(layer, x, cos, sin, places.lengths, use_reentrant=False)
+                x = torch.utils.checkpoint.checkpoint(layer, x, rotary, attend, use_reentrant=False)
             else:
-                x = layer(x, cos, sin, places.lengths)
-        return self.norm(x)
+                x = layer(x, rotary, attend)
+        return self.norm(x if order is None else x[order.scatter])
+
+    def _embed(self, patches: Tensor, places: Places) -> Tensor:
+        """Patches and where they lie: (P, hidden)."""
+        dtype = self.embed.weight.dtype
+        x = self.embed(patches.to(dtype))
+        if self.config.place_features:
+            x = x + self.place(places.features.to(dtype))
+        if self.config.table_size is not None:
+            x = x + table_positions(self.table, places, self.config).to(dtype)
+        return x
+
+
+def build_encoder(config: PretrainedConfig) -> PreTrainedModel:
+    """The encoder, with random weights, that the class of ``config`` asks for: VisionEncoder or SliceBackbone."""
+    if config.model_type == SLICES:
+        # Imported here because most models run without it.
+        from medvlm.model.slice_backbone import SliceBackbone
+
+        return SliceBackbone(config)
+    if not isinstance(config, VisionConfig):
+        raise ValueError(f"vision_config is a {type(config).__name__}, expected VisionConfig or SliceBackboneConfig")
+    return VisionEncoder(config)
