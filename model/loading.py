@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from medvlm.model.config import MedVLMConfig, VisionConfig
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
 from medvlm.model.processing import MedVLMProcessor
+from medvlm.model.vocabulary import grow_vocabulary
 
 CONFIG_FILE = "config.json"
 
@@ -85,10 +86,22 @@ def build_config(
         text_config = AutoConfig.from_pretrained(text["pretrained"])
         text_config.vocab_size = max(text_config.vocab_size, vocab_size)
     else:
-        text_config = {"vocab_size": vocab_size, **text["config"]}
+        # Phi's default pad id lies outside of a small vocabulary, and torch then refuses to make the embedding.
+        text_config = {"vocab_size": vocab_size, "pad_token_id": None, **text["config"]}
+    _refuse_router_loss(text_config)
     return MedVLMConfig(
         vision_config=vision, projector_config=projector, text_config=text_config, visual_token_id=visual_token_id
     )
+
+
+def _refuse_router_loss(text_config: Any) -> None:
+    values = text_config if isinstance(text_config, dict) else text_config.to_dict()
+    if values.get("output_router_logits"):
+        raise ValueError(
+            "the decoder's config sets output_router_logits, but the balancing loss of a mixture of experts is not "
+            "trained here: it is a mean over a pack, so that the gradient would depend on how samples are packed; set "
+            "output_router_logits: false"
+        )
 
 
 def build_model(
@@ -99,8 +112,7 @@ def build_model(
     model = MedVLMForConditionalGeneration(config)
     if "pretrained" in text:
         decoder = AutoModelForCausalLM.from_pretrained(text["pretrained"], dtype=torch.float32)
-        if int(decoder.get_input_embeddings().num_embeddings) < vocab_size:  # type: ignore[arg-type]
-            decoder.resize_token_embeddings(vocab_size)
+        grow_vocabulary(decoder, vocab_size)
         model.text.load_state_dict(decoder.state_dict())
     return model
 

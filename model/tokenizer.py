@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -46,6 +47,36 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         chat_template=CHATML,
         clean_up_tokenization_spaces=False,
     )
+
+
+def set_chat_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Give ``tokenizer`` a chat template: "chatml", or the path of a Jinja file.
+
+    ChatML brings its two turn tokens as new special tokens, and a beginning-of-text token when ``tokenizer`` puts one
+    before plain text: a base model has seen it before every text.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    if template != "chatml":
+        path = Path(template)
+        if not path.is_file():
+            raise ValueError(
+                f"model.tokenizer.chat_template is {template!r}, which is no file and no template of ours; write chatml, "
+                "or the path of a .jinja file"
+            )
+        tokenizer.chat_template = path.read_text(encoding="utf-8")
+        return
+    missing = [token for token in (TURN_START, TURN_END) if token not in tokenizer.get_vocab()]
+    if missing:
+        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+    begins = tokenizer.bos_token is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    tokenizer.chat_template = ("{{ bos_token }}" if begins else "") + CHATML
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows that an embedding needs for every id: more than ``len(tokenizer)`` where ids have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def add_visual_token(tokenizer: PreTrainedTokenizerBase) -> int:

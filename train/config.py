@@ -40,7 +40,8 @@ class ModelSource:
         projector: fields of ProjectorConfig.
         processor: arguments of the processor.
         text: ``{"config": {"model_type": ..., ...}}`` for random weights, or ``{"pretrained": id}``.
-        tokenizer: ``{"train": {"vocab_size": n}}``, or ``{"pretrained": id}``.
+        tokenizer: ``{"train": {"vocab_size": n}}``, or ``{"pretrained": id}``, to which ``chat_template`` (chatml, or
+            the path of a Jinja file) may be added.
     """
 
     pretrained: str | None = None
@@ -66,7 +67,9 @@ class ModelSource:
                 )
             return
         for name, keys in (("text", ("config", "pretrained")), ("tokenizer", ("train", "pretrained"))):
-            part = parts[name]
+            part = dict(parts[name])
+            if name == "tokenizer" and "pretrained" in part:
+                part.pop("chat_template", None)
             if len(part) != 1 or next(iter(part)) not in keys:
                 _refuse(
                     f"{name!r} must hold one of {keys[0]!r} and {keys[1]!r}, got {sorted(part) or 'nothing'}",
