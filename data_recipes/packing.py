@@ -18,11 +18,16 @@ _OPEN_PACKS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
-    """What one sample costs: decoder tokens, encoder patches, and supervised tokens."""
+    """What one sample costs: decoder tokens, encoder patches, and supervised tokens.
+
+    ``visual_tokens`` are those that the decoder sees of its visuals, out of ``visual_tokens_made``.
+    """
 
     tokens: int
     patches: int
     supervised: int
+    visual_tokens: int = 0
+    visual_tokens_made: int = 0
 
 
 def pack(
@@ -68,7 +73,8 @@ def check_fits(length: Length, tokens_per_pack: int, patches_per_pack: int, *, w
             f"{length.tokens} tokens and {length.patches} patches, over the budget of {tokens_per_pack} tokens and "
             f"{patches_per_pack} patches in a pack",
             where=where,
-            mend="raise data.tokens_per_pack or data.patches_per_pack, or lower the processor's max_patches",
+            mend="raise data.tokens_per_pack or data.patches_per_pack, or lower the processor's max_patches; "
+            "processor.reduction makes fewer tokens too",
         )
     if length.supervised == 0:
         raise BadSample("no token carries loss", where=where, mend="give the last assistant turn an answer")
@@ -76,10 +82,13 @@ def check_fits(length: Length, tokens_per_pack: int, patches_per_pack: int, *, w
 
 def length_of(sides: Sequence[Rendered]) -> Length:
     """Cost of a sample: its sides lie in one pack, and a visual that they share is encoded once."""
+    visuals = _distinct(sides)
     return Length(
         tokens=sum(len(side.tokens) for side in sides),
-        patches=sum(len(visual.patches) for visual in _distinct(sides)),
+        patches=sum(len(visual.patches) for visual in visuals),
         supervised=min(int(_shifted(side)[1].sum()) for side in sides),
+        visual_tokens=sum(visual.tokens for visual in visuals),
+        visual_tokens_made=sum(len(visual.kept) for visual in visuals),
     )
 
 

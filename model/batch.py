@@ -22,7 +22,7 @@ class PackedBatch:
     Attributes:
         tokens: (T,) int64.
         targets: (T,) int64; ``targets[i]`` is the token to predict AT position i (already shifted), or IGNORED.
-        positions: (T,) int64; restart from 0 at each sample.
+        positions: (T,) int64; restart from 0 at each sample; a dropped visual token leaves its gap.
         cu_seqlens: (S+1,) int32; sample s is tokens[cu_seqlens[s]:cu_seqlens[s+1]].
         patches: (P, patch_dim) float32.
         grids: (V, 3) int64; patches of each visual along (z or time, y, x); their products sum to P.

@@ -29,6 +29,7 @@ class StepReport:
         learning_rates: by component or group.
         grad_norm: before clipping.
         tokens, supervised_tokens, patches: of the step, over all ranks.
+        visual_tokens: of the step, over all ranks: those that the decoder saw, out of ``visual_tokens_made``.
         seconds: of the step, waiting for data included.
         data_wait_s: of these, waiting for data.
         metrics: what the objective reports besides (accuracy of preference pairs, ...).
@@ -43,6 +44,8 @@ class StepReport:
     patches: int
     seconds: float
     data_wait_s: float
+    visual_tokens: int = 0
+    visual_tokens_made: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def row(self, stage: str) -> dict[str, Any]:
@@ -58,6 +61,8 @@ class StepReport:
             "patches_per_s": self.patches / seconds,
             "tokens": self.tokens,
             "supervised_tokens": self.supervised_tokens,
+            "visual_tokens": self.visual_tokens,
+            "visual_tokens_made": self.visual_tokens_made,
             "seconds": self.seconds,
             "data_wait_s": self.data_wait_s,
             **self.metrics,
@@ -150,6 +155,8 @@ class Monitor:
             f"data wait {report.data_wait_s / seconds:.0%}",
             f"{left} left",
         ]
+        if report.visual_tokens < report.visual_tokens_made:
+            parts.insert(-1, f"{report.visual_tokens / report.visual_tokens_made:.0%} of visual tokens kept")
         return " | ".join(parts)
 
 

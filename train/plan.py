@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.packing import Length
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.model.config import MedVLMConfig
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
@@ -37,6 +39,7 @@ class StagePlan:
     Attributes:
         trained: component (or "lora") -> parameters that get a gradient.
         tokens: over the whole stage and all processes; ``supervised`` of them carry loss.
+        kept: share of the visual tokens that the decoder sees; 1 without reduction.
         packs: of one round of the mixture; ``waste`` is the share of the token budget that they leave empty.
         memory_gib: of one process, estimated.
     """
@@ -48,6 +51,7 @@ class StagePlan:
     tokens: int
     supervised: int
     patches: int
+    kept: float
     packs: int
     waste: float
     memory_gib: dict[str, float]
@@ -81,10 +85,18 @@ def plan_stage(
         tokens=round(share * round_tokens),
         supervised=round(share * sum(length.supervised for pack in lengths for length in pack)),
         patches=round(share * sum(length.patches for pack in lengths for length in pack)),
+        kept=visual_tokens_kept(length for pack in lengths for length in pack),
         packs=len(packs),
         waste=1 - round_tokens / (len(packs) * curriculum.data.tokens_per_pack),
         memory_gib=estimate_memory(model, curriculum, world_size),
     )
+
+
+def visual_tokens_kept(lengths: Iterable[Length]) -> float:
+    """Share of the visual tokens of ``lengths`` that the decoder sees; 1 when there are none."""
+    counts = [(length.visual_tokens, length.visual_tokens_made) for length in lengths]
+    made = sum(number for _, number in counts)
+    return sum(number for number, _ in counts) / made if made else 1.0
 
 
 def estimate_memory(model: MedVLMForConditionalGeneration, curriculum: Curriculum, world_size: int) -> dict[str, float]:
@@ -134,7 +146,7 @@ def as_the_model_sees_it(rendered: Rendered, processor: MedVLMProcessor) -> str:
             grid = " x ".join(str(g) for g in shown.grid)
             pieces.append(
                 f"[cyan]⟦{('image', 'volume', 'video')[shown.axis_kind]}: {grid} patches, spacing {spacing}, "
-                f"{shown.tokens} tokens⟧[/cyan]"
+                f"{shown.tokens} tokens{'' if shown.kept.all() else f' of {len(shown.kept)}'}⟧[/cyan]"
             )
         else:
             stop = start
@@ -191,6 +203,7 @@ def show_stage(plan: StagePlan, curriculum: Curriculum, world_size: int, console
         ("packs", f"{plan.packs:,} a round of at most {data.tokens_per_pack:,} tokens, {plan.waste:.1%} empty"),
         ("step", f"{per_step} packs ({world_size} processes x {stage.packs_per_step}), {engine.kind}{zero}"),
         ("tokens", f"{plan.tokens:,}, {plan.supervised:,} of them with loss, and {plan.patches:,} patches"),
+        ("visuals", f"{plan.kept:.0%} of the tokens of images, volumes and clips are kept"),
         ("memory", f"about {plan.memory_gib['total']:.2f} GiB a process: {memory}"),
     ):
         console.print(f"  {label:<8} {text}", highlight=False)

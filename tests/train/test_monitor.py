@@ -35,8 +35,8 @@ def test_each_step_is_a_row(tmp_path):
     first, second = rows(tmp_path)
     assert first == {
         "stage": "align", "step": 1, "loss": 2.5, "learning_rate": {"projector": 1e-3}, "grad_norm": 0.7,
-        "tokens_per_s": 2000.0, "patches_per_s": 400.0, "tokens": 1000, "supervised_tokens": 300, "seconds": 0.5,
-        "data_wait_s": 0.1, "accuracy": 0.5,
+        "tokens_per_s": 2000.0, "patches_per_s": 400.0, "tokens": 1000, "supervised_tokens": 300,
+        "visual_tokens": 0, "visual_tokens_made": 0, "seconds": 0.5, "data_wait_s": 0.1, "accuracy": 0.5,
     }  # fmt: skip
     assert second["loss"] is None
 
@@ -88,3 +88,12 @@ def test_other_ranks_are_silent_and_the_bar_writes_the_same_rows(tmp_path, capsy
 def test_logging_outside_of_the_block_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="outside of its with block"):
         Monitor(tmp_path, "align", 2).log(report(1))
+
+
+def test_the_keep_rate_is_said_when_tokens_are_dropped(tmp_path, capsys):
+    with Monitor(tmp_path, "align", 2, bar=False) as monitor:
+        monitor.log(report(1, visual_tokens=90, visual_tokens_made=90))
+        monitor.log(report(2, visual_tokens=45, visual_tokens_made=90))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "visual tokens" not in first and "50% of visual tokens kept" in second
+    assert [row["visual_tokens"] for row in rows(tmp_path)] == [90, 45]
