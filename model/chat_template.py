@@ -77,6 +77,18 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return _end_of_turn_ids(tokenizer, str(tokenizer.chat_template))
 
 
+@lru_cache(maxsize=8)
+def _blanks_of_answer(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
+    """White space that the template writes before an answer but not at the end of a prompt: the answer's to write.
+
+    Mistral trains on "[/INST] yes" and asks by "[/INST]".
+    """
+    del template
+    trained = _pieces(tokenizer, ["user", "assistant"])[-5]
+    prompt = _pieces(tokenizer, ["user"], True)[-1]
+    return max(0, len(trained) - len(prompt)) if trained.rstrip() == prompt.rstrip() else 0
+
+
 def tokenize_chat(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[dict[str, Any]],
@@ -104,8 +116,10 @@ def tokenize_chat(
         for message, left, right in zip(messages, pieces[1::4], pieces[3::4], strict=True)
     ]
     shown = sum(part is None for content in contents for part in content)
-    if shown != len(visual_tokens):
-        raise ValueError(f"{len(visual_tokens)} visuals were given, but the messages show {shown}")
+    if shown > len(visual_tokens):
+        raise ValueError(f"the messages show more visuals than were given: {shown}, not {len(visual_tokens)}")
+    if shown < len(visual_tokens):
+        raise ValueError(f"{len(visual_tokens)} visuals were given, but the messages show fewer: {shown}")
     text = _Text(tokenizer, visual_token_id)
     spans = []
     text.template(pieces[0])
@@ -116,11 +130,14 @@ def tokenize_chat(
         spans.append((start, text.length))
         text.template(after)
     ids, offsets = text.tokenize()
+    blanks = _blanks_of_answer(tokenizer, str(tokenizer.chat_template))
     supervised = [False] * len(ids)
     for number, (message, (start, stop)) in enumerate(zip(messages, spans, strict=True)):
         if message["role"] == "assistant":
             limit = spans[number + 1][0] if number + 1 < len(spans) else text.length
-            first, last = _answer_tokens(tokenizer, ids, offsets, (start, stop, limit), pieces[4::4][number], end_ids)
+            first, last = _answer_tokens(
+                tokenizer, ids, offsets, (start - blanks, stop, limit), pieces[4::4][number], end_ids
+            )
             supervised[first:last] = [True] * (last - first)
     return _expand(ids, supervised, iter(visual_tokens), visual_token_id)
 
@@ -219,10 +236,7 @@ def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str], prompt: str) -> str:
-    """What stands before an answer in training; ``prompt`` when they differ in white space at their end only.
-
-    Mistral trains on "[/INST] yes" and asks by "[/INST]", because the blank belongs to the answer's first token.
-    """
+    """What stands before an answer in training; ``prompt`` when they differ in white space at their end only."""
     trained = _pieces(tokenizer, [*roles, "assistant"])[-5]
     return prompt if trained.rstrip() == prompt.rstrip() else trained
 
@@ -263,8 +277,10 @@ def _answer_tokens(
         after: the template's text behind it, for the message.
     """
     start, stop, limit = place
-    # A token that holds the template's blank and the first word ("▁yes") is the answer's to write.
-    inside = [n for n, (left, right) in enumerate(offsets) if right > start and left < stop]
+    # Phi-3's turn tokens swallow the white space behind them, also that of an answer.
+    inside = [n for n, (left, right) in enumerate(offsets) if left < stop and (left >= start or left < start < right)]
+    if inside and offsets[inside[0]][0] < start and ids[inside[0]] in tokenizer.added_tokens_decoder:
+        inside = inside[1:]
     for n, (left, _) in enumerate(offsets):
         if stop <= left < limit and ids[n] in end_ids:
             if inside:

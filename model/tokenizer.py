@@ -62,8 +62,8 @@ def set_chat_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None
         path = Path(template)
         if not path.is_file():
             raise ValueError(
-                f"model.tokenizer.chat_template is {template!r}, which is no file and no template of ours; write chatml, "
-                "or the path of a .jinja file"
+                f"model.tokenizer.chat_template is {template!r}, which is no file and no template of ours; write "
+                "chatml, or the path of a .jinja file"
             )
         tokenizer.chat_template = path.read_text(encoding="utf-8")
         return

@@ -106,8 +106,8 @@ def with_template(template: str) -> MedVLMProcessor:
 
 
 def test_a_template_that_drops_or_never_ends_a_message_is_refused():
-    shown = [{"role": "system", "content": "x"}, *a_chat([], "q", "a")]
-    with pytest.raises(ValueError, match=r"rendered messages \[1, 2\] of 3.*set another chat_template"):
+    shown = [*a_chat([], "q", "a"), {"role": "system", "content": "x"}]
+    with pytest.raises(ValueError, match=r"rendered messages \[0, 1\] of 3.*set another chat_template"):
         with_template(DROPS_SYSTEM).render(shown, [])
     with pytest.raises(ValueError, match=r"holds no end-of-turn token.*never learn to stop; set the tokenizer's eos"):
         with_template(NEVER_ENDS).render(shown, [])
