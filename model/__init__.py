@@ -5,6 +5,9 @@ if not __name__.startswith("medvlm."):
         "'model' is the folder; the package is medvlm.model. Run `pip install -e .` in the repository and import that."
     )
 
+import medvlm.model.vision_libraries  # noqa: F401 (transformers needs it first: see there)
+
+# isort: split
 from medvlm.model.config import MedVLMConfig, ProjectorConfig, VisionConfig
 from medvlm.model.loading import build_model, load_checkpoint, register, save_checkpoint
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
