@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 from transformers.activations import ACT2FN
+
+from medvlm.model.grid import Size3, count_tokens, queries_of
+from medvlm.model.visual import Kind
 
 PATCH_CHANNELS = 3
 """Grey visuals fill the three channels alike; a CT fills them with three HU windows."""
@@ -193,23 +197,111 @@ class VisionConfig(PretrainedConfig):
             raise ValueError(f"vision plane_rotary: reference must be [rows, cols], got {reference}")
 
 
+_PROJECTOR_SETTINGS: dict[str, dict[str, Any]] = {
+    "mlp": {"merge": [1, 2, 2]},
+    "soft_moe": {"merge": [1, 2, 2], "num_experts": 4, "slots_per_expert": 16},
+    "pooling": {"pool": [2, 2, 2]},
+    "perceiver": {"queries": 64, "num_hidden_layers": 6, "num_attention_heads": 8},
+    "attention_pooling": {"queries": 256, "num_attention_heads": 8},
+}
+"""Kind of projector -> the settings that it has, besides ``hidden_size``, and their defaults."""
+
+
 class ProjectorConfig(PretrainedConfig):
-    """The MLP between encoder and decoder; ``merge`` neighbours along (z, y, x) become one visual token."""
+    """What stands between encoder and decoder, and how many visual tokens it makes of a grid of patches.
+
+    Args:
+        kind: "mlp" (merged neighbours; LLaVA-1.5, Qwen2-VL), "soft_moe" (the same with a soft mixture of experts),
+            "pooling" (averaged blocks; M3D), "perceiver" (Flamingo) or "attention_pooling" (CoCa, CT-CHAT).
+            mlp, soft_moe and pooling make more tokens of a larger grid; the other two always make ``queries``.
+        hidden_size: width of the hidden layer of its MLPs.
+        merge: neighbours along (z, y, x) that are laid side by side and become one visual token. For mlp and soft_moe
+            (default 1, 2, 2); [1, 1, 1] for the others.
+        pool: patches along (z, y, x) that are averaged into one visual token; only for pooling (default 2, 2, 2).
+        queries: visual tokens of each visual: a number, or one for each of image, volume and video; only for perceiver
+            (default 64) and attention_pooling (default 256).
+        num_hidden_layers: cross-attention layers; only for perceiver (default 6).
+        num_attention_heads: only for perceiver and attention_pooling (default 8).
+        num_experts, slots_per_expert: only for soft_moe (default 4 and 16).
+
+    Raises:
+        ValueError: an unknown kind, or a setting that the kind does not have, with the mend.
+    """
 
     model_type = "medvlm_projector"
     base_config_key = "projector_config"
 
     def __init__(
         self,
+        kind: str = "mlp",
         hidden_size: int = 2048,
-        merge: tuple[int, int, int] | list[int] = (1, 2, 2),
+        merge: tuple[int, int, int] | list[int] | None = None,
+        pool: tuple[int, int, int] | list[int] | None = None,
+        queries: int | dict[str, int] | None = None,
+        num_hidden_layers: int | None = None,
+        num_attention_heads: int | None = None,
+        num_experts: int | None = None,
+        slots_per_expert: int | None = None,
         initializer_range: float = 0.02,
         **kwargs: Any,
     ) -> None:
+        if kind not in _PROJECTOR_SETTINGS:
+            raise ValueError(f"projector kind is {kind!r}; use one of {', '.join(_PROJECTOR_SETTINGS)}")
+        given: dict[str, Any] = {
+            "merge": merge, "pool": pool, "queries": queries, "num_hidden_layers": num_hidden_layers,
+            "num_attention_heads": num_attention_heads, "num_experts": num_experts,
+            "slots_per_expert": slots_per_expert,
+        }  # fmt: skip
+        if "merge" not in _PROJECTOR_SETTINGS[kind] and merge is not None and list(merge) == [1, 1, 1]:
+            given["merge"] = None
+        values = _settings_of(kind, given)
+        self.kind = kind
         self.hidden_size = hidden_size
-        self.merge = list(merge)
+        self.merge: list[int] = values["merge"] or [1, 1, 1]
+        self.pool: list[int] | None = values["pool"]
+        self.queries: dict[str, int] | None = values["queries"]
+        self.num_hidden_layers: int | None = values["num_hidden_layers"]
+        self.num_attention_heads: int | None = values["num_attention_heads"]
+        self.num_experts: int | None = values["num_experts"]
+        self.slots_per_expert: int | None = values["slots_per_expert"]
         self.initializer_range = initializer_range
         super().__init__(**kwargs)
+
+    def token_rule(self) -> dict[str, Any] | None:
+        """What a processor must know, besides ``merge``, to count visual tokens: its argument ``projector``."""
+        rule = {"pool": self.pool, "queries": self.queries}
+        return {name: value for name, value in rule.items() if value is not None} or None
+
+    def tokens(self, grid: Size3, kind: Kind) -> int:
+        """Visual tokens that a visual of ``kind`` with ``grid`` patches along (z or time, y, x) becomes."""
+        return count_tokens(grid, kind, merge=self.merge, **(self.token_rule() or {}))
+
+
+def _settings_of(kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Every setting checked and with its default, lists and dicts JSON-ready; None where ``kind`` has no such thing."""
+    defaults = _PROJECTOR_SETTINGS[kind]
+    values: dict[str, Any] = dict.fromkeys(given)
+    for name, value in given.items():
+        if name not in defaults:
+            if value is not None:
+                having = [other for other, settings in _PROJECTOR_SETTINGS.items() if name in settings]
+                raise ValueError(
+                    f"a projector of kind {kind!r} has no {name}, but {name} is {value}; remove {name}, or set kind to "
+                    f"{' or '.join(having)}"
+                )
+            continue
+        value = defaults[name] if value is None else value
+        if name == "queries":
+            values[name] = queries_of(value)
+        elif name in ("merge", "pool"):
+            if len(value) != 3 or not all(isinstance(v, int) and v > 0 for v in value):
+                raise ValueError(f"projector {name} is {value}; use three whole numbers above 0, for z, y and x")
+            values[name] = list(value)
+        else:
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"projector {name} is {value!r}; use a whole number above 0")
+            values[name] = value
+    return values
 
 
 class MedVLMConfig(PretrainedConfig):
@@ -256,17 +348,33 @@ class MedVLMConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
+def check_vision_settings(values: dict[str, Any]) -> None:
+    """Refuse what VisionConfig does not know: transformers would take a misspelt setting in silence.
+
+    For settings written by hand; the config.json of a checkpoint also holds fields of transformers' own.
+
+    Raises:
+        ValueError: names the settings, and those that there are.
+    """
+    known = [name for name in inspect.signature(VisionConfig.__init__).parameters if name not in ("self", "kwargs")]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"model.vision has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+
+
 def _vision_config(values: dict[str, Any]) -> PretrainedConfig:
-    model_type = values.get("model_type", VisionConfig.model_type)
-    if model_type == VisionConfig.model_type:
+    if "model_type" not in values:
+        check_vision_settings(values)
+        return VisionConfig(**values)
+    if values["model_type"] == VisionConfig.model_type:
         return VisionConfig(**_without_model_type(values))
-    if model_type == SLICES:
-        # Imported here because slice_backbone.py may build on this file.
+    if values["model_type"] == SLICES:
+        # Imported here because slice_backbone.py builds on this file.
         from medvlm.model.slice_backbone import SliceBackboneConfig
 
         return SliceBackboneConfig(**_without_model_type(values))
     raise ValueError(
-        f"vision_config: model_type {model_type!r} is unknown; choose {VisionConfig.model_type} or {SLICES}"
+        f"vision_config: model_type {values['model_type']!r} is unknown; choose {VisionConfig.model_type} or {SLICES}"
     )
 
 

@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from medvlm.model.config import SLICES, VisionConfig
+from medvlm.model.config import VisionConfig
 from medvlm.model.vision_attention import Attend, attention_kernel, plan_attention
 from medvlm.model.vision_positions import PLACE_FEATURES, Places, rotary_angles, rotate, slab_order, table_positions
 
@@ -154,12 +154,16 @@ class VisionEncoder(PreTrainedModel):
 
 
 def build_encoder(config: PretrainedConfig) -> PreTrainedModel:
-    """The encoder, with random weights, that the class of ``config`` asks for: VisionEncoder or SliceBackbone."""
-    if config.model_type == SLICES:
-        # Imported here because most models run without it.
-        from medvlm.model.slice_backbone import SliceBackbone
+    """The encoder, with random weights, that the class of ``config`` asks for: VisionEncoder or SliceBackbone.
 
+    Raises:
+        ValueError: a config of another class.
+    """
+    if isinstance(config, VisionConfig):
+        return VisionEncoder(config)
+    # Imported here because most models run without it.
+    from medvlm.model.slice_backbone import SliceBackbone, SliceBackboneConfig
+
+    if isinstance(config, SliceBackboneConfig):
         return SliceBackbone(config)
-    if not isinstance(config, VisionConfig):
-        raise ValueError(f"vision_config is a {type(config).__name__}, expected VisionConfig or SliceBackboneConfig")
-    return VisionEncoder(config)
+    raise ValueError(f"vision_config is a {type(config).__name__}, expected VisionConfig or SliceBackboneConfig")

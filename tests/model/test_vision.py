@@ -455,6 +455,11 @@ def test_unknown_kind_of_encoder_is_refused():
         MedVLMConfig(vision_config={"model_type": "vit"})
 
 
+def test_a_misspelt_setting_is_refused():
+    with pytest.raises(ValueError, match=r"model\.vision has no setting rotery; it has hidden_size, .*rotary"):
+        MedVLMConfig(vision_config={"hidden_size": 32, "num_attention_heads": 2, "rotery": "none"})
+
+
 def test_unknown_attention_is_refused():
     encoder = an_encoder()
     encoder.config._attn_implementation = "paged|eager"
