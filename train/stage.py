@@ -17,7 +17,7 @@ from medvlm.data_recipes.manifest import write_quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.model.batch import PackedBatch
 from medvlm.model.loading import load_checkpoint, save_checkpoint
-from medvlm.model.medvlm import MedVLMForConditionalGeneration
+from medvlm.train.adapter import save_adapter
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.checkpoint import check_checkpoint, latest_checkpoint
 from medvlm.train.checkpoint import save_checkpoint as save_state_folder
@@ -31,6 +31,7 @@ from medvlm.train.objectives.objective import Objective
 from medvlm.train.objectives.preference import Preference
 from medvlm.train.objectives.supervised import Supervised
 from medvlm.train.optim import learning_rate_at, parameter_groups, scaled_learning_rates
+from medvlm.train.quantize import load_trained
 from medvlm.train.randomness import seed_everything
 
 
@@ -190,6 +191,8 @@ def train(
                 tokens=sum(len(pack.tokens) for pack in packs) * engine.world_size,
                 supervised_tokens=int(count),
                 patches=sum(len(pack.patches) for pack in packs) * engine.world_size,
+                visual_tokens=sum(int(pack.kept.sum()) for pack in packs) * engine.world_size,
+                visual_tokens_made=sum(len(pack.kept) for pack in packs) * engine.world_size,
                 seconds=time.perf_counter() - began + waited,
                 data_wait_s=waited,
                 metrics=dict(zip(metrics, means[1:], strict=True)),
@@ -241,23 +244,12 @@ def save_stage(engine: Engine, start_from: Path, stage: Stage, folder: Path, pro
     if weights is not None:
         model, processor = load_checkpoint(start_from)
         set_trainable(model, stage)
-        model.load_state_dict(weights, strict=True)
+        load_trained(model, weights)
         if stage.lora is not None:
-            save_adapter(folder.with_name("adapter"), model)
+            save_adapter(folder.with_name("adapter"), model, base=str(start_from))
             merge_lora(model, probe)
         save_checkpoint(folder, model, processor)
     engine.barrier()
-
-
-def save_adapter(folder: Path, model: MedVLMForConditionalGeneration) -> None:
-    """The adapter's tensors, by full name."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(exist_ok=True)
-    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters() if "lora_" in name}
-    temporary = folder / ".adapter.tmp"
-    save_file(tensors, temporary)
-    temporary.rename(folder / "adapter.safetensors")
 
 
 def cache_folder(curriculum: Curriculum) -> Path | None:
