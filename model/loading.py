@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from medvlm.model.config import MedVLMConfig, VisionConfig
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
+from medvlm.model.pretrained import fill_pretrained, vision_config
 from medvlm.model.processing import MedVLMProcessor
 from medvlm.model.vocabulary import grow_vocabulary
 
@@ -76,7 +77,8 @@ def build_config(
     """The config of ``build_model``, without any weights.
 
     Args:
-        vision, projector: arguments of VisionConfig and ProjectorConfig.
+        vision: arguments of VisionConfig, or a pretrained encoder; see ``pretrained.vision_config``.
+        projector: arguments of ProjectorConfig.
         text: {"config": {"model_type": ..., ...}} or {"pretrained": folder or hub id}.
         vocab_size: of the tokenizer with the placeholder; a smaller pretrained embedding grows to it.
     """
@@ -90,7 +92,10 @@ def build_config(
         text_config = {"vocab_size": vocab_size, "pad_token_id": None, **text["config"]}
     _refuse_router_loss(text_config)
     return MedVLMConfig(
-        vision_config=vision, projector_config=projector, text_config=text_config, visual_token_id=visual_token_id
+        vision_config=vision_config(vision),
+        projector_config=projector,
+        text_config=text_config,
+        visual_token_id=visual_token_id,
     )
 
 
@@ -107,9 +112,10 @@ def _refuse_router_loss(text_config: Any) -> None:
 def build_model(
     vision: dict[str, Any], projector: dict[str, Any], text: dict[str, Any], vocab_size: int, visual_token_id: int
 ) -> MedVLMForConditionalGeneration:
-    """A model with random encoder and projector, and a decoder that is random or pretrained; see ``build_config``."""
+    """A model with a random projector, and encoder and decoder random or pretrained; see ``build_config``."""
     config = build_config(vision, projector, text, vocab_size, visual_token_id)
     model = MedVLMForConditionalGeneration(config)
+    fill_pretrained(model.vision, vision)
     if "pretrained" in text:
         decoder = AutoModelForCausalLM.from_pretrained(text["pretrained"], dtype=torch.float32)
         grow_vocabulary(decoder, vocab_size)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
-from medvlm.model.config import SLICES, VisionConfig
+from medvlm.model.config import SLICES, VisionConfig, check_vision_settings
 from medvlm.model.pretrained_sources import Pixels, Request, read_slices, read_vit
 from medvlm.model.pretrained_vit import assemble
 from medvlm.model.slice_backbone import SliceBackbone, SliceBackboneConfig
@@ -112,8 +112,9 @@ def vision_config(vision: dict[str, Any]) -> PretrainedConfig:
     """The encoder's config that ``model.vision`` of a curriculum describes; no weights are read.
 
     Args:
-        vision: arguments of VisionConfig; or of SliceBackboneConfig with ``model_type: medvlm_slices``; or ``pretrained``
-            (a name) with the arguments of ``load_encoder`` and, instead of ``patch_depth``, ``patch_size``.
+        vision: arguments of VisionConfig; or of SliceBackboneConfig with ``model_type: medvlm_slices``; or
+            ``pretrained`` (a name) with the arguments of ``load_encoder`` and, instead of ``patch_depth``,
+            ``patch_size``.
 
     Raises: as ``load_encoder``.
     """
@@ -125,6 +126,7 @@ def vision_config(vision: dict[str, Any]) -> PretrainedConfig:
     given = {key: value for key, value in vision.items() if key != "model_type"}
     if vision.get("model_type", VisionConfig.model_type) == SLICES:
         return SliceBackboneConfig(**given)
+    check_vision_settings(given)
     return VisionConfig(**given)
 
 
@@ -181,8 +183,8 @@ def _check_slices(request: Request, given: dict[str, Any]) -> None:
     wrong = sorted(key for key, value in given.items() if key not in neutral or value not in (neutral[key], None))
     if wrong:
         raise ValueError(
-            f"{request.name}: {', '.join(wrong)} cannot be set with slices: true, which encodes every slice alone, with "
-            "the network as it is"
+            f"{request.name}: {', '.join(wrong)} cannot be set with slices: true, which encodes every slice alone with "
+            "the network as it is; leave it out"
         )
 
 
@@ -190,7 +192,7 @@ def _converted_config(name: str, found: dict[str, Any], fields: dict[str, Any]) 
     unknown = sorted(set(fields) - set(FREE_FIELDS))
     if unknown:
         raise ValueError(
-            f"{name}: {', '.join(unknown)} cannot be set; a pretrained encoder has {', '.join(FREE_FIELDS)}"
+            f"{name}: {', '.join(unknown)} cannot be set, the encoder fixes it; free are {', '.join(FREE_FIELDS)}"
         )
     if fields.get("rotary", found["rotary"]) != found["rotary"]:
         if fields["rotary"] != "millimetres":

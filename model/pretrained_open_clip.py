@@ -1,9 +1,9 @@
 """open_clip's image towers -> PlainViT: its own VisionTransformer, and TimmModel (BiomedCLIP: Zhang et al. 2023,
 arXiv:2303.00915), whose trunk is a timm model.
 
-The features of the own tower are its patch tokens as ``output_tokens=True`` returns them: behind ``ln_post``, or without
-it where the norm comes after the pooling or an attentional pooler stands between. open_clip cannot run another size
-than the one it was made for; the table is interpolated as its ``resize_pos_embed`` does (bicubic, antialiased).
+The features of the own tower are its patch tokens as ``output_tokens=True`` returns them: behind ``ln_post``, or
+without it where the norm comes after the pooling or an attentional pooler stands between. open_clip cannot run another
+size than the one it was made for; the table is interpolated as its ``resize_pos_embed`` does (bicubic, antialiased).
 """
 
 from __future__ import annotations

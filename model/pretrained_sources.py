@@ -372,8 +372,8 @@ def fill(module: nn.Module, state: dict[str, Tensor], source: str, file: str) ->
     if any(wrong.values()):
         found = "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in wrong.items() if names)
         raise ValueError(
-            f"the weights in {file} do not fit {source} ({found}); name the encoder that they were trained as, with its "
-            "arguments (img_size, for example)"
+            f"the weights in {file} do not fit {source} ({found}); name the encoder that they were trained as, with "
+            "its arguments (img_size, for example)"
         )
     module.load_state_dict(state, strict=False)
 

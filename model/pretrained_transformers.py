@@ -45,7 +45,8 @@ def read_transformers(module: nn.Module, *, mean: tuple[float, ...], std: tuple[
     weights = Weights(module, source)
     found = readers[name](module, weights)
     weights.finish()
-    return PlainViT(mean=mean, std=std, heads=module.config.num_attention_heads, eps=weights.eps, **found)  # type: ignore[union-attr]
+    heads = int(module.config.num_attention_heads)  # type: ignore[union-attr, arg-type]
+    return PlainViT(mean=mean, std=std, heads=heads, eps=weights.eps, **found)
 
 
 def _siglip(module: Any, weights: Weights) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class SliceBackbone(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """The library has initialised its parameters; a module made on "meta" must compute its buffers again."""
         if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()
+            module.init_non_persistent_buffers()  # type: ignore[operator]
 
     def train(self, mode: bool = True) -> SliceBackbone:
         super().train(mode)
