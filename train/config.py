@@ -14,7 +14,7 @@ from medvlm.train.typed_yaml import BadConfig, Document, nearest, parse, to_yaml
 
 Component = Literal["vision", "projector", "text"]
 COMPONENTS: tuple[Component, ...] = ("vision", "projector", "text")
-ROLES = ("attention", "mlp")
+ROLES = ("attention", "mlp", "all")
 """What LoRA may adapt inside a component."""
 
 PreferenceLoss = Literal["sigmoid", "ipo", "hinge", "robust"]
@@ -35,7 +35,8 @@ class ModelSource:
     """Where the weights of the first stage come from: a checkpoint, or parts that are put together.
 
     Attributes:
-        pretrained: folder of a saved medvlm model, or its hub id; the other fields must then be empty.
+        pretrained: folder or hub id of a saved medvlm model or of an existing vision-language model; the other fields
+            must then be empty, but ``processor`` may change the settings of an existing model (ExternalSettings).
         vision: fields of VisionConfig.
         projector: fields of ProjectorConfig.
         processor: arguments of the processor.
@@ -59,7 +60,7 @@ class ModelSource:
             "tokenizer": self.tokenizer,
         }
         if self.pretrained is not None:
-            given = [name for name, part in parts.items() if part] + (["processor"] if self.processor else [])
+            given = [name for name, part in parts.items() if part]
             if given:
                 _refuse(
                     f"both 'pretrained' and {given[0]!r} are set",
@@ -172,12 +173,14 @@ class LearningRates:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
-    """Low-rank adapters (Hu et al. 2021; DoRA: Liu et al. 2024).
+    """Low-rank adapters (Hu et al. 2021; DoRA: Liu et al. 2024; QLoRA: Dettmers et al. 2023).
 
     Attributes:
-        targets: "component.role" pairs, such as "text.attention", "text.mlp".
+        targets: "component.role" pairs, such as "text.attention", "text.mlp"; the role "all" takes every linear layer
+            but routers and the output layer.
         alpha: the update is scaled by alpha / rank.
         dora: also learn the magnitude of each adapted weight.
+        quantize: "nf4" keeps the frozen linear layers of adapted components in 4 bits while the stage trains.
     """
 
     rank: int = 16
@@ -185,6 +188,7 @@ class Lora:
     dropout: float = 0.0
     targets: tuple[str, ...] = ("text.attention", "text.mlp")
     dora: bool = False
+    quantize: Literal["nf4"] | None = None
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
@@ -382,6 +386,13 @@ class Curriculum:
             if names.count(name) > 1:
                 _refuse(f"{names.count(name)} stages are called {name!r}", "give every stage its own name")
         _check_range("seed", self.seed, 0, 2**32 - 1)
+        for stage in self.stages:
+            if stage.lora is not None and stage.lora.quantize is not None and self.engine.zero_stage == 3:
+                _refuse(
+                    f"stage {stage.name!r} quantises frozen weights, and ZeRO-3 partitions them: it would cut 4-bit "
+                    "weights from the scales that they need",
+                    "use zero_stage: 2 (frozen 4-bit weights are small), or lora.quantize: null",
+                )
 
     def stage(self, name: str) -> Stage:
         """The stage called ``name``.
