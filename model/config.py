@@ -331,7 +331,7 @@ class MedVLMConfig(PretrainedConfig):
         **kwargs: Any,
     ) -> None:
         if isinstance(vision_config, dict) or vision_config is None:
-            vision_config = _vision_config(vision_config or {})
+            vision_config = own_vision_config(vision_config or {})
         if isinstance(projector_config, dict) or projector_config is None:
             projector_config = ProjectorConfig(**_without_model_type(projector_config))
         if text_config is None:
@@ -362,7 +362,12 @@ def check_vision_settings(values: dict[str, Any]) -> None:
         raise ValueError(f"model.vision has no setting {', '.join(unknown)}; it has {', '.join(known)}")
 
 
-def _vision_config(values: dict[str, Any]) -> PretrainedConfig:
+def own_vision_config(values: dict[str, Any]) -> PretrainedConfig:
+    """VisionConfig or SliceBackboneConfig from its fields; ``model_type`` says which, VisionConfig where it is missing.
+
+    Raises:
+        ValueError: another ``model_type``, or a setting that there is not.
+    """
     if "model_type" not in values:
         check_vision_settings(values)
         return VisionConfig(**values)

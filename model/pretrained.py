@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PretrainedConfig
 
-from medvlm.model.config import SLICES, VisionConfig, check_vision_settings
+from medvlm.model.config import VisionConfig, own_vision_config
 from medvlm.model.pretrained_sources import Pixels, Request, read_slices, read_vit
 from medvlm.model.pretrained_vit import assemble
 from medvlm.model.slice_backbone import SliceBackbone, SliceBackboneConfig
@@ -123,11 +123,7 @@ def vision_config(vision: dict[str, Any]) -> PretrainedConfig:
         config = encoder_config(**arguments)
         _check_patch_size(vision, config)
         return config
-    given = {key: value for key, value in vision.items() if key != "model_type"}
-    if vision.get("model_type", VisionConfig.model_type) == SLICES:
-        return SliceBackboneConfig(**given)
-    check_vision_settings(given)
-    return VisionConfig(**given)
+    return own_vision_config(vision)
 
 
 def fill_pretrained(encoder: nn.Module, vision: dict[str, Any]) -> None:
