@@ -13,7 +13,8 @@ import numpy as np
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.sample import Sample, Turn, VisualRef, chat, visuals_of
-from medvlm.model.processing import MedVLMProcessor, PatchedVisual, Rendered
+from medvlm.model.loading import Processor
+from medvlm.model.processing import PatchedVisual, Rendered
 
 
 class Renderer:
@@ -29,7 +30,7 @@ class Renderer:
     """
 
     def __init__(
-        self, processor: MedVLMProcessor, root: Path, cache: Path | None = None, memory_bytes: int = 1 << 30
+        self, processor: Processor, root: Path, cache: Path | None = None, memory_bytes: int = 1 << 30
     ) -> None:
         self.processor, self.root, self.cache = processor, root, cache
         self._memory: OrderedDict[str, PatchedVisual] = OrderedDict()

@@ -21,9 +21,8 @@ from medvlm.data_recipes.sample import Sample, read_jsonl
 from medvlm.eval.intervals import proportion
 from medvlm.eval.rows import write_json, write_rows
 from medvlm.model.batch import PackedBatch
-from medvlm.model.loading import load_checkpoint
+from medvlm.model.loading import Model, load_checkpoint
 from medvlm.model.log_probabilities import sums_per_sample, token_log_probabilities
-from medvlm.model.medvlm import MedVLMForConditionalGeneration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class PairScore:
         return self.chosen > self.rejected
 
 
-def log_probabilities(model: MedVLMForConditionalGeneration, batch: PackedBatch) -> list[float]:
+def log_probabilities(model: Model, batch: PackedBatch) -> list[float]:
     """Sum of the log-probabilities of the supervised tokens of each sample of a pack."""
     with torch.no_grad():
         values, where = token_log_probabilities(model, batch)

@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PretrainedConfig,
+)
 
 from medvlm.model.config import MedVLMConfig, VisionConfig
+from medvlm.model.external.families import is_served, served
+from medvlm.model.external.processing import ExternalProcessor
+from medvlm.model.external.shell import ExternalVLM
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
 from medvlm.model.pretrained import fill_pretrained, vision_config
 from medvlm.model.processing import MedVLMProcessor
 from medvlm.model.vocabulary import grow_vocabulary
 
 CONFIG_FILE = "config.json"
+
+Model = MedVLMForConditionalGeneration | ExternalVLM
+Processor = MedVLMProcessor | ExternalProcessor
+"""Ours, or an existing vision-language model behind the same interface; a checkpoint's config says which."""
 
 
 def register() -> None:
@@ -27,12 +40,12 @@ def register() -> None:
     AutoProcessor.register(MedVLMConfig, MedVLMProcessor, exist_ok=True)
 
 
-def checkpoint_config(source: str | Path) -> MedVLMConfig:
+def checkpoint_config(source: str | Path) -> PretrainedConfig:
     """The config of a checkpoint folder or hub id, without its weights.
 
     Raises:
         FileNotFoundError: a local path without config.json.
-        ValueError: the checkpoint is of another architecture.
+        ValueError: the checkpoint is neither one of ours nor of a vision-language family that is served.
     """
     local = Path(source)
     if (local.exists() or str(source).startswith((".", os.sep))) and not (local / CONFIG_FILE).is_file():
@@ -41,24 +54,53 @@ def checkpoint_config(source: str | Path) -> MedVLMConfig:
             "runs/NAME/stages/05-dpo/checkpoint, or a hub id"
         )
     config = AutoConfig.from_pretrained(source)
-    if not isinstance(config, MedVLMConfig):
+    if not isinstance(config, MedVLMConfig) and not is_served(config):
         raise ValueError(
-            f"{source} is a {config.model_type!r} checkpoint, expected {MedVLMConfig.model_type!r}; to use a language "
-            f"model as decoder set model.text.pretrained: {source} in the training config"
+            f"{source} is a {config.model_type!r} checkpoint, expected {MedVLMConfig.model_type!r}, or an existing "
+            f"vision-language model: {served()}; to use a language model as decoder set model.text.pretrained: "
+            f"{source} in the training config"
         )
     return config
 
 
+def load_processor(source: str | Path, settings: dict[str, Any] | None = None) -> Processor:
+    """The processor of a checkpoint folder or hub id.
+
+    Args:
+        settings: fields of ExternalSettings over the saved ones, for an existing vision-language model.
+
+    Raises:
+        ValueError: settings for a checkpoint of ours, whose processor is saved with it.
+    """
+    if not isinstance(checkpoint_config(source), MedVLMConfig):
+        return ExternalProcessor.from_pretrained(source, **(settings or {}))
+    if settings:
+        raise ValueError(
+            f"model.processor is set ({', '.join(sorted(settings))}), but {source} was saved with its processor; "
+            "remove model.processor"
+        )
+    return MedVLMProcessor.from_pretrained(source)
+
+
+def empty_model(config: PretrainedConfig) -> Model:
+    """The model of ``config`` without weights: shapes only, so that a 32 B model is planned on a laptop."""
+    with torch.device("meta"):
+        if isinstance(config, MedVLMConfig):
+            return MedVLMForConditionalGeneration(config)
+        return ExternalVLM.from_config(config)
+
+
 def load_checkpoint(
     source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
+) -> tuple[Model, Processor]:
     """Load model (in eval mode) and processor from a checkpoint folder or a hub id.
 
     Raises:
         FileNotFoundError: a local path without config.json.
         ValueError: the checkpoint is of another architecture, or its weights do not fit its config.
     """
-    checkpoint_config(source)
+    if not isinstance(checkpoint_config(source), MedVLMConfig):
+        return _load_external(source, device, dtype)
     loaded: tuple[Any, dict[str, Any]] = MedVLMForConditionalGeneration.from_pretrained(  # type: ignore[assignment]
         source, dtype=dtype, output_loading_info=True
     )
@@ -69,6 +111,17 @@ def load_checkpoint(
     if wrong:
         raise ValueError(f"the weights of {source} do not fit its config: {wrong}; the checkpoint is damaged")
     return model.to(device).eval(), MedVLMProcessor.from_pretrained(source)
+
+
+def _load_external(
+    source: str | Path, device: str | torch.device, dtype: torch.dtype | None
+) -> tuple[ExternalVLM, ExternalProcessor]:
+    model, processor = ExternalVLM.from_pretrained(source, dtype=dtype), ExternalProcessor.from_pretrained(source)
+    stated = model.generation_config.eos_token_id
+    listed = stated if isinstance(stated, list) else [] if stated is None else [stated]
+    # A base checkpoint may not know the token that its chat template ends a turn with.
+    model.generation_config.eos_token_id = sorted({*listed, *processor.end_ids})
+    return model.to(device).eval(), processor
 
 
 def build_config(
@@ -125,8 +178,8 @@ def build_model(
 
 def save_checkpoint(
     folder: str | Path,
-    model: MedVLMForConditionalGeneration,
-    processor: MedVLMProcessor,
+    model: Model,
+    processor: Processor,
     state_dict: dict[str, torch.Tensor] | None = None,
 ) -> Path:
     """Write a Hugging Face folder under a temporary name and rename it, so that a half-written one is never seen."""

@@ -14,8 +14,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from medvlm.model.batch import IGNORED, IMAGE
 from medvlm.model.config import MedVLMConfig
 from medvlm.model.packed_attention import NAME as PACKED
-from medvlm.model.projector import Projector
-from medvlm.model.vision import VisionEncoder
+from medvlm.model.projector import build_projector
+from medvlm.model.vision import build_encoder
 
 COMPONENTS = ("vision", "projector", "text")
 """The three parts of the model; every parameter's name begins with one of them."""
@@ -39,8 +39,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: MedVLMConfig) -> None:
         super().__init__(config)
-        self.vision = VisionEncoder(config.vision_config)
-        self.projector = Projector(
+        self.vision = build_encoder(config.vision_config)
+        self.projector = build_projector(
             config.projector_config, config.vision_config.hidden_size, config.text_config.hidden_size
         )
         self.text = AutoModelForCausalLM.from_config(config.text_config)
@@ -56,6 +56,21 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def get_output_embeddings(self) -> torch.nn.Module:
         return self.text.get_output_embeddings()
+
+    pads_because = ""
+    """Why samples of a pack cannot lie end to end; empty, because they can."""
+
+    def component_of(self, name: str) -> str:
+        """vision, projector or text: the part that a parameter or module of this model belongs to."""
+        return name.split(".")[0]
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Component -> (hidden size, layers), for the estimate of memory."""
+        vision, text = self.config.vision_config, self.config.text_config
+        return {
+            "vision": (vision.hidden_size, vision.num_hidden_layers),
+            "text": (text.hidden_size, text.num_hidden_layers),
+        }
 
     @property
     def merge(self) -> list[int]:
@@ -73,7 +88,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         placements: Tensor,
     ) -> Tensor:
         """Visual tokens (N, text_hidden) in the order of the placeholders; each visual is encoded once."""
-        features = self.projector(self.vision(patches, grids, spacing, axis_kinds, self.merge), grids, kept)
+        encoded = self.vision(patches, grids, spacing, axis_kinds, self.merge)
+        features = self.projector(encoded, grids, kept, axis_kinds)
         counts = visual_tokens.tolist()
         order = placements.tolist()
         if order == list(range(len(counts))):
@@ -82,20 +98,21 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return torch.cat([pieces[index] for index in order])
 
     def _dummy_visual(self) -> tuple[Tensor, ...]:
-        """One token's worth of blank patches.
+        """A blank visual of the smallest grid.
 
         A rank whose pack holds text only must still run every trainable part, or the collectives of ZeRO-2/3 of
         its neighbours wait for ever (seen with two gloo processes; DeepSpeed issue 7170).
         """
         device = self.device
         grid = torch.tensor([self.merge], device=device)
+        tokens = self.config.projector_config.tokens(tuple(self.merge), "image")
         return (
             torch.zeros(math.prod(self.merge), self.config.vision_config.patch_dim, device=device),
             grid,
             torch.full((1, 3), float("nan"), device=device),
             torch.full((1,), IMAGE, device=device),
-            torch.ones(1, dtype=torch.bool, device=device),
-            torch.ones(1, dtype=torch.int64, device=device),
+            torch.ones(tokens, dtype=torch.bool, device=device),
+            torch.full((1,), tokens, device=device),
             torch.zeros(1, dtype=torch.int64, device=device),
         )
 
@@ -154,8 +171,10 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         if cu_seqlens is not None:
             use_cache = False
-            if self.text.config._attn_implementation == PACKED:
-                kwargs["segment_lengths"] = cu_seqlens.diff().tolist()
+            kwargs |= self._pack_borders(cu_seqlens, position_ids)
+        elif attention_mask is None and past_key_values is None and has_gaps(position_ids):
+            # Without a mask transformers would take each gap for the start of another sample.
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.int64, device=inputs_embeds.device)
         output = self.text(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -176,6 +195,26 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
+
+    def _pack_borders(self, cu_seqlens: Tensor, position_ids: Tensor | None) -> dict[str, Any]:
+        """What tells the decoder's attention where samples end.
+
+        Raises:
+            ValueError: the attention learns it from positions that rise by one, and these have gaps.
+        """
+        attention = str(self.text.config._attn_implementation)
+        if attention == PACKED:
+            return {"segment_lengths": cu_seqlens.diff().tolist()}
+        if "flash" in attention:
+            ends, longest = cu_seqlens.to(torch.int32), int(cu_seqlens.diff().max())
+            return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+        if has_gaps(position_ids, cu_seqlens):
+            raise ValueError(
+                f"the decoder's attention {attention!r} tells the samples of a pack apart by positions that rise by "
+                "one, but dropped visual tokens left gaps; set model.processor.position_gaps: false, or use the "
+                f"attention {PACKED!r} or flash_attention_2"
+            )
+        return {}
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Visuals are encoded with the prompt only; later steps read the cache."""
@@ -216,3 +255,13 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             rows += [visual["placements"][start:stop]] * times
             start = stop
         return torch.cat(rows)
+
+
+def has_gaps(position_ids: Tensor | None, cu_seqlens: Tensor | None = None) -> bool:
+    """Whether positions that rise throughout a row (B, L), or a sample of a pack (1, T), rise by more than one."""
+    if position_ids is None or position_ids.ndim != 2:
+        return False
+    rises = position_ids.diff(dim=1)  # (B, L - 1)
+    if cu_seqlens is not None:
+        rises[:, cu_seqlens[1:-1].long() - 1] = 1
+    return bool((rises > 1).any() and (rises > 0).all())

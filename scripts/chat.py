@@ -18,9 +18,7 @@ from transformers import TextIteratorStreamer
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers import read, sniff
 from medvlm.data_recipes.sample import VisualRef
-from medvlm.model.loading import load_checkpoint
-from medvlm.model.medvlm import MedVLMForConditionalGeneration
-from medvlm.model.processing import MedVLMProcessor
+from medvlm.model.loading import Model, Processor, load_checkpoint
 from medvlm.model.visual import Visual, kind_of
 
 
@@ -41,8 +39,8 @@ def load_visual(path: Path, options: dict[str, Any]) -> Visual:
 
 
 def answer(
-    model: MedVLMForConditionalGeneration,
-    processor: MedVLMProcessor,
+    model: Model,
+    processor: Processor,
     messages: list[dict[str, Any]],
     visuals: list[Visual],
     max_new_tokens: int,
@@ -58,8 +56,8 @@ def answer(
 
 
 def converse(
-    model: MedVLMForConditionalGeneration,
-    processor: MedVLMProcessor,
+    model: Model,
+    processor: Processor,
     visuals: list[Visual],
     questions: Iterator[str],
     max_new_tokens: int,

@@ -4,35 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from medvlm.data_recipes.sample import Sample, read_jsonl
-from medvlm.model.config import MedVLMConfig, ProjectorConfig, VisionConfig
-from medvlm.model.loading import build_config, build_model, checkpoint_config, load_checkpoint
-from medvlm.model.medvlm import COMPONENTS, MedVLMForConditionalGeneration
+from medvlm.model.chat_template import require_chat_template
+from medvlm.model.config import ProjectorConfig
+from medvlm.model.loading import (
+    Model,
+    Processor,
+    build_config,
+    build_model,
+    checkpoint_config,
+    load_checkpoint,
+    load_processor,
+)
+from medvlm.model.medvlm import COMPONENTS
+from medvlm.model.pretrained import vision_config
 from medvlm.model.processing import MedVLMProcessor
-from medvlm.model.tokenizer import add_visual_token, train_tokenizer
+from medvlm.model.tokenizer import add_visual_token, set_chat_template, train_tokenizer, vocabulary_size
 from medvlm.train.config import Curriculum, Stage
 from medvlm.train.data import manifest_path
 from medvlm.train.lora import add_lora
 
 
-def first_processor(curriculum: Curriculum) -> MedVLMProcessor:
+def first_processor(curriculum: Curriculum) -> Processor:
     """The processor of the whole curriculum; trains the tokenizer when the configuration says so."""
     source = curriculum.model
     if source.pretrained is not None:
-        return MedVLMProcessor.from_pretrained(source.pretrained)
+        return load_processor(source.pretrained, source.processor)
     tokenizer: PreTrainedTokenizerBase
     if "train" in source.tokenizer:
         tokenizer = train_tokenizer(_texts(curriculum), **source.tokenizer["train"])
     else:
         tokenizer = AutoTokenizer.from_pretrained(source.tokenizer["pretrained"])
+        if "chat_template" in source.tokenizer:
+            set_chat_template(tokenizer, source.tokenizer["chat_template"])
+        require_chat_template(tokenizer)
     add_visual_token(tokenizer)
-    vision, projector = VisionConfig(**source.vision), ProjectorConfig(**source.projector)
-    return MedVLMProcessor(tokenizer, patch_size=vision.patch_size, merge=projector.merge, **source.processor)
+    vision, projector = vision_config(source.vision), ProjectorConfig(**source.projector)
+    sizes = {"patch_size": vision.patch_size, "merge": projector.merge, "projector": projector.token_rule()}
+    return MedVLMProcessor(tokenizer, **sizes, **source.processor)
 
 
-def first_config(curriculum: Curriculum, processor: MedVLMProcessor) -> MedVLMConfig:
+def first_config(curriculum: Curriculum, processor: Processor) -> PretrainedConfig:
     """The config of the model that the first stage starts from; no weights are read.
 
     Raises:
@@ -41,20 +55,20 @@ def first_config(curriculum: Curriculum, processor: MedVLMProcessor) -> MedVLMCo
     source = curriculum.model
     if source.pretrained is not None:
         return checkpoint_config(source.pretrained)
-    size, token = len(processor.tokenizer), processor.visual_token_id
+    size, token = vocabulary_size(processor.tokenizer), processor.visual_token_id
     return build_config(source.vision, source.projector, source.text, size, token)
 
 
-def first_model(curriculum: Curriculum) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
+def first_model(curriculum: Curriculum) -> tuple[Model, Processor]:
     """The model that the first stage starts from: loaded, or put together as the configuration says.
 
     Seed torch before: random parts follow its state.
     """
     source = curriculum.model
     if source.pretrained is not None:
-        return load_checkpoint(source.pretrained)
+        return load_checkpoint(source.pretrained)[0], load_processor(source.pretrained, source.processor)
     processor = first_processor(curriculum)
-    size, token = len(processor.tokenizer), processor.visual_token_id
+    size, token = vocabulary_size(processor.tokenizer), processor.visual_token_id
     model = build_model(source.vision, source.projector, source.text, size, token)
     model.generation_config.eos_token_id = sorted(processor.end_ids)
     pad = processor.tokenizer.pad_token_id
@@ -72,12 +86,12 @@ def _texts(curriculum: Curriculum) -> Iterable[str]:
                     yield from (part for turn in side for part in turn.content if isinstance(part, str))
 
 
-def component_of(name: str) -> str:
+def component_of(model: Model, name: str) -> str:
     """The component that a parameter's learning rate follows: vision, projector, text, or lora."""
-    return "lora" if "lora_" in name else name.split(".")[0]
+    return "lora" if "lora_" in name else model.component_of(name)
 
 
-def set_trainable(model: MedVLMForConditionalGeneration, stage: Stage) -> dict[str, int]:
+def set_trainable(model: Model, stage: Stage) -> dict[str, int]:
     """Freeze and unfreeze as ``stage`` says, add its adapters, and assert that just these are trained.
 
     Returns:
@@ -88,7 +102,7 @@ def set_trainable(model: MedVLMForConditionalGeneration, stage: Stage) -> dict[s
     """
     rates = stage.learning_rate.of_components()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(component_of(name) in rates)
+        parameter.requires_grad_(component_of(model, name) in rates)
     if stage.lora is not None:
         add_lora(model, stage.lora)
     trained = trained_parameters(model)
@@ -98,16 +112,19 @@ def set_trainable(model: MedVLMForConditionalGeneration, stage: Stage) -> dict[s
     return trained
 
 
-def trained_parameters(model: MedVLMForConditionalGeneration) -> dict[str, int]:
+def trained_parameters(model: Model) -> dict[str, int]:
     """Component (or "lora") -> number of parameters that require a gradient."""
     trained: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            component = component_of(name)
+            component = component_of(model, name)
             trained[component] = trained.get(component, 0) + parameter.numel()
     return trained
 
 
-def parameters(model: MedVLMForConditionalGeneration) -> dict[str, int]:
+def parameters(model: Model) -> dict[str, int]:
     """Component -> number of parameters."""
-    return {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in COMPONENTS}
+    counts = dict.fromkeys(COMPONENTS, 0)
+    for name, parameter in model.named_parameters():
+        counts[model.component_of(name)] += parameter.numel()
+    return counts

@@ -12,17 +12,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from transformers import PretrainedConfig
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.packing import Length
 from medvlm.data_recipes.rendering import Renderer
-from medvlm.model.config import MedVLMConfig
-from medvlm.model.medvlm import MedVLMForConditionalGeneration
-from medvlm.model.processing import MedVLMProcessor, Rendered
+from medvlm.model.loading import Model, Processor, empty_model
+from medvlm.model.processing import Rendered
 from medvlm.train.assemble import first_config, first_processor, parameters, set_trainable
 from medvlm.train.config import Curriculum, EngineConfig, Stage, load_curriculum
 from medvlm.train.data import StageData, prepare_data
@@ -57,14 +56,8 @@ class StagePlan:
     memory_gib: dict[str, float]
 
 
-def empty_model(config: MedVLMConfig) -> MedVLMForConditionalGeneration:
-    """The model without weights: shapes only, so that a 32 B model is planned on a laptop."""
-    with torch.device("meta"):
-        return MedVLMForConditionalGeneration(config)
-
-
 def plan_stage(
-    curriculum: Curriculum, stage: Stage, config: MedVLMConfig, processor: MedVLMProcessor, world_size: int
+    curriculum: Curriculum, stage: Stage, config: PretrainedConfig, processor: Processor, world_size: int
 ) -> StagePlan:
     """Measure the data of ``stage`` and count what it would take."""
     model = empty_model(config)
@@ -99,7 +92,7 @@ def visual_tokens_kept(lengths: Iterable[Length]) -> float:
     return sum(number for number, _ in counts) / made if made else 1.0
 
 
-def estimate_memory(model: MedVLMForConditionalGeneration, curriculum: Curriculum, world_size: int) -> dict[str, float]:
+def estimate_memory(model: Model, curriculum: Curriculum, world_size: int) -> dict[str, float]:
     """GiB of one process: weights, gradients, optimizer, activations.
 
     ZeRO divides the optimizer (stage 1), gradients (2) and weights (3) by the number of processes (Rajbhandari et al.
@@ -115,7 +108,7 @@ def estimate_memory(model: MedVLMForConditionalGeneration, curriculum: Curriculu
     weights = total * (2 if half else 4) / (world_size if zero == 3 else 1)
     gradients = trained * (2 if half else 4) / (world_size if zero >= 2 else 1)
     optimizer = trained * (12 if half else 8) / (world_size if zero >= 1 else 1)
-    vision, text = model.config.vision_config, model.config.text_config
+    sizes = model.sizes()
     width = 2 if engine.precision == "bf16" else 4
 
     def activations(count: int, hidden: int, layers: int) -> float:
@@ -124,24 +117,28 @@ def estimate_memory(model: MedVLMForConditionalGeneration, curriculum: Curriculu
             return count * (per_layer + layers * hidden * width)
         return count * layers * per_layer
 
-    held = activations(curriculum.data.tokens_per_pack, text.hidden_size, text.num_hidden_layers)
-    held += activations(curriculum.data.patches_per_pack, vision.hidden_size, vision.num_hidden_layers)
+    held = activations(curriculum.data.tokens_per_pack, *sizes["text"])
+    held += activations(curriculum.data.patches_per_pack, *sizes["vision"])
     parts = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "activations": held}
     parts["total"] = sum(parts.values())
     return {name: size / GIB for name, size in parts.items()}
 
 
-def as_the_model_sees_it(rendered: Rendered, processor: MedVLMProcessor) -> str:
+def as_the_model_sees_it(rendered: Rendered, processor: Processor) -> str:
     """The tokens as text, with rich markup: what carries loss in green, a visual as one bracket with its grid."""
     pieces: list[str] = []
     visuals = iter(rendered.visuals)
     tokens, supervised = rendered.tokens.tolist(), rendered.supervised.tolist()
-    start = 0
+    start = rest = 0
     while start < len(tokens):
         visual = tokens[start] == processor.visual_token_id
+        if visual and rest:
+            # A volume shown as slices has text between them.
+            start, rest = start + 1, rest - 1
+            continue
         if visual:
             shown = next(visuals)
-            stop = start + shown.tokens
+            stop, rest = start + 1, shown.tokens - 1
             spacing = ", ".join("unknown" if math.isnan(s) else f"{s:.2f}" for s in shown.spacing)
             grid = " x ".join(str(g) for g in shown.grid)
             pieces.append(

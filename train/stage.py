@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     renderer = Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum))
     say = Narrator(stage.name, ranks.rank)
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
+    if model.pads_because:
+        say(f"pads the samples of a pack instead of laying them end to end: {model.pads_because}")
     data = prepare_data(
         stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
         progress=say.preparing,
@@ -81,7 +84,11 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     if data.quarantine:
         say(f"{len(data.quarantine)} samples quarantined: see {folder / 'quarantine.jsonl'}")
     groups = parameter_groups(
-        model.named_parameters(), component_of, stage.peak_learning_rates(), stage.weight_decay, stage.betas
+        model.named_parameters(),
+        partial(component_of, model),
+        stage.peak_learning_rates(),
+        stage.weight_decay,
+        stage.betas,
     )
     engine = make_engine(curriculum.engine, model.train(), groups, micro_batches_per_step=stage.packs_per_step)
     total = data.steps(stage, engine.world_size)

@@ -59,7 +59,7 @@ class Encoded:
 
     Attributes:
         features: per visual (tokens, text hidden).
-        deep: per visual (layers, tokens, text hidden), added after the first decoder layers (Qwen3-VL); empty elsewhere.
+        deep: per visual (layers, tokens, text hidden), added after the first decoder layers (Qwen3-VL); else empty.
     """
 
     features: list[Tensor]
@@ -162,7 +162,7 @@ class Family(ABC):
             decoder.set_attn_implementation(PACKED)
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """Component -> (hidden size, layers), for the estimate of memory."""
+        """Component -> (numbers that one row of patches or token takes in a layer, layers), to estimate memory."""
         vision, text = self.config.vision_config, self.config.text_config
         layers = getattr(vision, "num_hidden_layers", None) or vision.depth
         return {"vision": (vision.hidden_size, layers), "text": (text.hidden_size, text.num_hidden_layers)}

@@ -1,8 +1,9 @@
-"""Qwen2.5-VL (and Lingshu, which is one) and Qwen3-VL: free resolution, 3D rotary positions, clips in pairs of frames."""
+"""Qwen2.5-VL (Lingshu is one) and Qwen3-VL: free resolution, rotary positions on three axes, clips in frame pairs."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Qwen25VL(Family):
         placements = iter(zip(pack.visuals.placements.tolist(), counts, strict=True))
         pieces = []
         ends = pack.cu_seqlens.tolist()
-        for start, stop in zip(ends[:-1], ends[1:], strict=True):
+        for start, stop in pairwise(ends):
             left, shown = int(pack.placeholder[0, start:stop].sum()), []
             while left > 0:
                 index, tokens = next(placements)

@@ -91,8 +91,13 @@ class ExternalVLM(nn.Module):
         """vision, projector or text: the part that a parameter or module of this model belongs to."""
         return self.family.component_of(name.removeprefix(PREFIX))
 
+    @property
+    def pads_because(self) -> str:
+        """Why samples of a pack cannot lie end to end; empty when they can."""
+        return "" if self.family.packs else f"{self.family.name}: {self.family.pads_because}"
+
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """Component -> (hidden size, layers)."""
+        """Component -> (numbers that one row of patches or token takes in a layer, layers), to estimate memory."""
         return self.family.sizes()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -33,6 +33,14 @@ class _Tiles(Family):
         side = _side(self.config.vision_config.image_size)
         return blank_visual(torch.zeros(1, 3 * side * side, device=model.device), (1, 1, 1), self.tokens_per_tile)
 
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        vision = self.config.vision_config
+        hidden, layers = super().sizes()["vision"]
+        # A row of patches is a whole tile.
+        return super().sizes() | {
+            "vision": (hidden * (_side(vision.image_size) // _side(vision.patch_size)) ** 2, layers)
+        }
+
     @property
     def tokens_per_tile(self) -> int:
         """Placeholders of one tile."""
@@ -236,10 +244,8 @@ class LlavaOneVision(_Tiles):
         found: dict[int, Tensor] = {}
         rows, kinds = visuals.rows, visuals.axis_kinds.tolist()
         anyres = [i for i, row in enumerate(rows) if kinds[i] == IMAGE and len(row) > 1]
-        singles = [
-            i for i, row in enumerate(rows) if kinds[i] != IMAGE and not is_clip(kinds[i], self) or len(row) == 1
-        ]
-        clips = [i for i in range(len(rows)) if i not in anyres and i not in singles]
+        clips = [i for i in range(len(rows)) if is_clip(kinds[i], self)]
+        singles = [i for i in range(len(rows)) if i not in anyres and i not in clips]
         for index in clips:
             output = model.model.get_video_features(self._tiles(rows[index][:, :-2])[None], return_dict=True)
             found[index] = output.pooler_output.flatten(0, 1)

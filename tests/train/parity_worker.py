@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -114,7 +115,7 @@ def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, pa
         laid=LAID,
     )
     data = StageData(samples=samples, plan=plan, quarantine=(), per_source={})
-    groups = parameter_groups(model.named_parameters(), component_of, stage.peak_learning_rates(), 0.1)
+    groups = parameter_groups(model.named_parameters(), partial(component_of, model), stage.peak_learning_rates(), 0.1)
     engine = make_engine(config, model.train(), groups, micro_batches_per_step=packs_per_step)
     states = States(folder=folder / "state", fingerprints={}, keep=1)
     with Monitor(folder, stage.name, STEPS, rank=engine.rank, bar=False) as monitor:
