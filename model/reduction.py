@@ -25,14 +25,17 @@ class BoundedReduction:
     """Drop background, then what repeats the last kept token of its column.
 
     A column is the tokens at one (y, x), from the first to the last along z (or time). In this order, the first token
-    that is not background is kept; a later one is dropped when no value of it (all voxels, all channels, in [0, 1])
-    differs by more than ``bound`` from the LAST KEPT token of the column. So every token dropped for repetition lies
-    within the bound of the kept token that stands for it, however slowly the content drifts; comparing with the
-    previous slice has no such bound.
+    that is not background is kept; a later one is dropped when no cell of it, in no channel, differs by more than
+    ``bound`` from the same cell of the LAST KEPT token of the column. So every token dropped for repetition lies within
+    the bound of the kept token that stands for it, however slowly the content drifts; comparing with the previous slice
+    has no such bound. A cell is the mean over ``cell`` x ``cell`` voxels and the depth of a patch: single voxels differ
+    by noise alone, and the mean of a whole token would lose what is smaller.
 
     Attributes:
         background: drop tokens that are air or black and connected to the border; see ``background_tokens``.
-        bound: largest difference of a dropped token to the one that stands for it; None keeps every repetition.
+        bound: largest difference of a cell of a dropped token to the one that stands for it, of channels in [0, 1];
+            None keeps every repetition.
+        cell: voxels of a cell along y and x; must divide the patch. 1 compares along y and x voxel by voxel.
         max_tokens: per kind, the most tokens of one visual. Over it the bound of this visual is raised to about the
             smallest that fits, so those stay that differ most from the last kept one. It must hold one slice, because
             each column keeps its first.
@@ -42,6 +45,7 @@ class BoundedReduction:
 
     background: bool = True
     bound: float | None = 0.1
+    cell: int = 4
     max_tokens: Mapping[str, int] = field(default_factory=dict)
     air_hu: float = -900.0
     black: float = 0.02
@@ -49,6 +53,8 @@ class BoundedReduction:
     def __post_init__(self) -> None:
         if self.bound is not None and not 0 <= self.bound < 1:
             raise ValueError(f"reduction.bound is {self.bound}; channels are in [0, 1]: choose 0 <= bound < 1 or null")
+        if self.cell < 1:
+            raise ValueError(f"reduction.cell is {self.cell}; choose a number of voxels that divides the patch")
         if not 0 <= self.black < 1:
             raise ValueError(f"reduction.black is {self.black}; channels are in [0, 1], so choose 0 <= black < 1")
         for kind, count in self.max_tokens.items():
@@ -57,12 +63,32 @@ class BoundedReduction:
             if count < 1:
                 raise ValueError(f"reduction.max_tokens.{kind} is {count}; one token is always kept: write 1 or more")
 
-    def keep(self, patches: np.ndarray, tokens: Size3, kind: Kind, background: np.ndarray | None) -> np.ndarray:
-        """Which tokens stay.
+    def columns(self, patches: np.ndarray, tokens: Size3, patch: Size3) -> np.ndarray:
+        """What ``keep`` compares: (T, columns, cells of one token) in [-1, 1].
 
         Args:
             patches: (P, patch_dim) in [-1, 1], the patches of one token together, tokens in (z, y, x) order.
             tokens: tokens along (z or time, y, x).
+            patch: voxels of a patch along (z, y, x).
+
+        Raises:
+            ValueError: ``cell`` does not divide the patch.
+        """
+        t, h, w = patch
+        if h % self.cell or w % self.cell:
+            raise ValueError(
+                f"reduction.cell is {self.cell}, which does not divide a patch of {h} x {w} voxels; choose a divisor"
+            )
+        if t > 1 or self.cell > 1:
+            split = patches.reshape(len(patches), -1, t, h // self.cell, self.cell, w // self.cell, self.cell)
+            patches = split.mean(axis=(2, 4, 6))
+        return as_columns(patches, tokens)
+
+    def keep(self, columns: np.ndarray, kind: Kind, background: np.ndarray | None) -> np.ndarray:
+        """Which tokens stay.
+
+        Args:
+            columns: (T, columns, values) in [-1, 1].
             kind: of the visual: chooses the budget.
             background: (N,) bool from ``background_tokens``, or None.
 
@@ -72,7 +98,6 @@ class BoundedReduction:
         Raises:
             ValueError: the budget is smaller than one slice.
         """
-        columns = as_columns(patches, tokens)
         empty = np.zeros(columns.shape[:2], dtype=bool) if background is None else background.reshape(columns.shape[:2])
         kept = ~empty if self.bound is None else _unlike_last_kept(columns, empty, self.bound)
         budget = self.max_tokens.get(kind)
@@ -101,9 +126,12 @@ class HuluMedReduction:
         if not self.threshold >= 0:
             raise ValueError(f"reduction.threshold is {self.threshold}; choose 0 or more (Hulu-Med: 0.1)")
 
-    def keep(self, patches: np.ndarray, tokens: Size3, kind: Kind, background: np.ndarray | None = None) -> np.ndarray:
+    def columns(self, patches: np.ndarray, tokens: Size3, patch: Size3) -> np.ndarray:
+        """(T, columns, voxels of one token) in [-1, 1]; arguments as in BoundedReduction.columns."""
+        return as_columns(patches, tokens)
+
+    def keep(self, columns: np.ndarray, kind: Kind, background: np.ndarray | None = None) -> np.ndarray:
         """Which tokens stay; arguments as in BoundedReduction.keep, ``background`` is not looked at."""
-        columns = as_columns(patches, tokens)
         kept = np.ones(columns.shape[:2], dtype=bool)
         if kind == "image":
             return kept.reshape(-1)
@@ -141,7 +169,7 @@ def reduction_from(settings: Mapping[str, Any] | None) -> Reduction | None:
 
 
 def as_columns(patches: np.ndarray, tokens: Size3) -> np.ndarray:
-    """(P, patch_dim) -> (T, columns, values of one token); a view."""
+    """(P, values of one patch) -> (T, columns, values of one token); a view."""
     depth, height, width = tokens
     return patches.reshape(depth, height * width, -1)
 
