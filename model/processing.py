@@ -11,7 +11,7 @@ import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from medvlm.model.batch import IMAGE, VIDEO, VOLUME
-from medvlm.model.chat_template import tokenize_chat
+from medvlm.model.chat_template import end_of_turn_ids, tokenize_chat
 from medvlm.model.geometry import resize_image, resize_volume
 from medvlm.model.grid import GridRule, Size3
 from medvlm.model.intensity import IntensityRule, to_channels
@@ -73,9 +73,10 @@ class MedVLMProcessor(ProcessorMixin):
         max_patches: per kind, the most patches of one visual.
         max_depth: per kind, the most slices or frames.
         intensity: fields of IntensityRule: how physical units become channels.
-        slices: how a volume of more slices than max_depth loses some: "average" over neighbours, or "nearest": slices at
-            equal physical distances, as they are. None is shown twice.
+        slices: how a volume of more slices than max_depth loses some: "average" over neighbours, or "nearest": slices
+            at equal physical distances, as they are. None is shown twice.
         reduction: fields of model.reduction: which visual tokens the decoder sees; None: all.
+        projector: ``ProjectorConfig.token_rule()``: how a projector that does not merge counts its tokens.
         position_gaps: a dropped token keeps its place in the decoder's positions, so that what follows it in z, and the
             text, is as far away as without reduction.
     """
@@ -93,6 +94,7 @@ class MedVLMProcessor(ProcessorMixin):
         intensity: dict[str, Any] | None = None,
         slices: Literal["average", "nearest"] = "average",
         reduction: dict[str, Any] | None = None,
+        projector: dict[str, Any] | None = None,
         position_gaps: bool = True,
         chat_template: str | None = None,
         **kwargs: Any,
@@ -106,8 +108,16 @@ class MedVLMProcessor(ProcessorMixin):
         self.slices = slices
         self.reduction = None if reduction is None else dict(reduction)
         self._reduction = reduction_from(self.reduction)
+        self.projector = None if projector is None else dict(projector)
         self.position_gaps = position_gaps
         super().__init__(tokenizer, chat_template=chat_template or tokenizer.chat_template, **kwargs)
+        if reduction is not None and projector is not None:
+            raise ValueError(
+                f"reduction chooses among merged patches, but the projector makes its own tokens ({projector}); remove "
+                "model.processor.reduction, or use a projector of kind mlp or soft_moe"
+            )
+        if slices not in ("average", "nearest"):
+            raise ValueError(f"slices is {slices!r}; use average or nearest")
         for name, values in (("max_patches", self.max_patches), ("max_depth", self.max_depth)):
             unknown = set(values) - {"image", "volume", "video"}
             if unknown:
@@ -125,17 +135,18 @@ class MedVLMProcessor(ProcessorMixin):
             max_patches=self.max_patches,
             max_depth=self.max_depth,
             slices=self.slices,
+            **(self.projector or {}),
         )
 
     def visual_settings(self) -> dict[str, Any]:
         """All that decides what ``patch`` makes of a visual, JSON-ready: the name of a cache entry."""
-        names = ("patch_size", "merge", "max_patches", "max_depth", "intensity", "slices", "reduction")
+        names = ("patch_size", "merge", "max_patches", "max_depth", "intensity", "slices", "reduction", "projector")
         return {name: getattr(self, name) for name in names}
 
     @property
     def end_ids(self) -> frozenset[int]:
         """Tokens that end an assistant's turn."""
-        return frozenset([int(self.tokenizer.eos_token_id)])
+        return end_of_turn_ids(self.tokenizer)
 
     def patch(self, visual: Visual) -> PatchedVisual:
         """Window, resample and cut one visual; the spacing follows the resampling."""
@@ -172,7 +183,7 @@ class MedVLMProcessor(ProcessorMixin):
         """Which tokens the decoder sees; ``array`` (3, *size) in [0, 1] is what the patches were cut from."""
         rule, reduction = self.rule, self._reduction
         if reduction is None:
-            return np.ones(rule.tokens(grid), dtype=bool)
+            return np.ones(rule.tokens(grid, kind), dtype=bool)
         background = None
         if isinstance(reduction, BoundedReduction) and reduction.background:
             level = reduction.black
@@ -182,7 +193,7 @@ class MedVLMProcessor(ProcessorMixin):
                 array, level = self._resized(grey, array.shape[1:], kind), reduction.air_hu  # type: ignore[arg-type]
             background = background_tokens(brightest_in_tokens(array, rule.factor), level)
         tokens: Size3 = tuple(g // m for g, m in zip(grid, self.merge, strict=True))  # type: ignore[assignment]
-        return reduction.keep(patches, tokens, kind, background)
+        return reduction.keep(reduction.columns(patches, tokens, rule.patch), kind, background)
 
     def _resized(self, array: np.ndarray, target: Size3, kind: str) -> np.ndarray:
         """(C, D, H, W) -> (C, *target): volumes by the rule for slices; an image or frame is resized in plane."""
@@ -223,7 +234,7 @@ class MedVLMProcessor(ProcessorMixin):
         )
 
     def _positions(self, tokens: Sequence[int], visuals: Sequence[PatchedVisual]) -> np.ndarray:
-        """(L,) int64: a visual's tokens stand at their index among all of its grid, and the text goes on after these."""
+        """(L,) int64: a visual's tokens stand at their index among all of its grid; the text goes on after these."""
         positions = np.arange(len(tokens))
         if not self.position_gaps or all(visual.kept.all() for visual in visuals):
             return positions
@@ -251,8 +262,9 @@ class MedVLMProcessor(ProcessorMixin):
             visuals: per row, its Images, Volumes and Videos in the order of the message parts.
 
         Returns:
-            input_ids (B, L), attention_mask (B, L), position_ids (B, L) when a dropped token left a gap, and when any row
-            has visuals: patches (P, patch_dim), grids (V, 3), spacing (V, 3), axis_kinds (V,), kept (N,), visual_tokens (V,), placements (V,).
+            input_ids (B, L), attention_mask (B, L), position_ids (B, L) when a dropped token left a gap, and when any
+            row has visuals: patches (P, patch_dim), grids (V, 3), spacing (V, 3), axis_kinds (V,), kept (N,),
+            visual_tokens (V,), placements (V,).
         """
         rows = visuals if visuals is not None else [[] for _ in messages]
         rendered = [
