@@ -28,6 +28,9 @@ class ExternalVLM(nn.Module):
         ValueError: it is of none.
     """
 
+    base_model_prefix = ""
+    """As transformers has it on its own models; PEFT asks for it."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
