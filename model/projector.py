@@ -25,6 +25,7 @@ class Projector(PreTrainedModel):
     The patches of one token lie next to each other, so merging is a reshape: (P, width) -> (P / m, m * width).
     """
 
+    config: ProjectorConfig
     config_class = ProjectorConfig
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -61,6 +61,7 @@ class SoftMixtureOfExperts(PreTrainedModel):
     ``skip`` is that stream: without it every token would be a mixture of the same few slots, and places would blur.
     """
 
+    config: ProjectorConfig
     config_class = ProjectorConfig
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -17,8 +17,8 @@ from medvlm.model.config import ProjectorConfig
 def average_blocks(features: Tensor, grids: list[list[int]], pool: list[int]) -> Tensor:
     """Mean of each block of ``pool`` patches; a block at the far end that is not whole averages what it holds.
 
-    Equals torch's ``avg_pool3d(kernel_size=pool, ceil_mode=True, count_include_pad=False)``, whose gradient on CUDA is
-    summed in no fixed order; this one's is.
+    On whole blocks it is torch's ``avg_pool3d``, which refuses grids smaller than a block and whose gradient on CUDA
+    is summed in no fixed order.
 
     Args:
         features: (P, width), each visual in raster order (z, y, x).
@@ -48,6 +48,7 @@ class SpatialPooling(PreTrainedModel):
     M3D takes one size of scan; here the grid may be any. Unlike M3D's, the average is normalised before the MLP.
     """
 
+    config: ProjectorConfig
     config_class = ProjectorConfig
     _supports_sdpa = True
     _supports_flash_attn = True

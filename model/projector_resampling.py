@@ -141,6 +141,7 @@ class PerceiverResampler(PreTrainedModel):
     Flamingo adds learned time embeddings to its frames; here the encoder's features already hold z or time, y and x.
     """
 
+    config: ProjectorConfig
     config_class = ProjectorConfig
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -173,6 +174,7 @@ class AttentionPooling(PreTrainedModel):
     2024, arXiv:2403.17834: 256 queries); here at the encoder's width, with biases.
     """
 
+    config: ProjectorConfig
     config_class = ProjectorConfig
     _supports_sdpa = True
     _supports_flash_attn = True
