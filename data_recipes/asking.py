@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medvlm.data_recipes.box_text import reference_boxes, request_for
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import Question, QuestionKind, Sample, Split, Turn, VisualRef
 from medvlm.model.visual import Kind
@@ -30,20 +31,22 @@ def ask(
     topic: str = "other",
     study_id: str | None = None,
     findings: Sequence[dict[str, Any]] = (),
+    extent_mm: Sequence[float] = (),
     metadata: dict[str, Any] | None = None,
 ) -> Sample:
     """Make the Sample: train ends with the first answer; validation and test end with the question.
 
     A closed prompt gets its answers appended ("Answer yes or no."), a choice prompt its lettered options, so
-    that the form of the answer is never guessed by the model or by the scorer. The answer of a choice is its
-    letter.
+    that the form of the answer is never guessed by the model or by the scorer; so does a box prompt. The answer of a
+    choice is its letter, that of a box its text.
 
     Args:
         where: "path:row", named in complaints.
         choices: closed: the answers; choice: the options in the order shown.
+        extent_mm: box: the field of view in millimetres along x, y(, z), where it is known.
 
     Raises:
-        BadSample: empty prompt or answer, or an answer outside the choices.
+        BadSample: empty prompt or answer, an answer outside the choices, or one that is no box.
     """
     if not prompt.strip():
         raise BadSample("the question is empty", where=where, mend="fill in the question or drop the row")
@@ -62,6 +65,12 @@ def ask(
         options = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, choices, strict=True))
         prompt = f"{prompt.strip()}\n{options}\nAnswer with the letter."
         allowed = letters
+    elif kind == "box":
+        try:
+            axes = len(reference_boxes(answers, extent_mm)[0].low)
+        except ValueError as error:
+            raise BadSample(str(error), where=where, mend="correct the box", sample_id=sample_id) from error
+        prompt, allowed = f"{prompt.strip()} {request_for(answers[0], axes)}", tuple(answers)
     else:
         allowed = tuple(answers)
     outside = [answer for answer in answers if answer not in allowed]
@@ -76,7 +85,7 @@ def ask(
     trained = split == "train"
     question = Question(
         kind=kind, answers=tuple(answers), choices=tuple(choices) if kind in ("closed", "choice") else (), topic=topic,
-        findings=tuple(findings),
+        findings=tuple(findings), extent_mm=tuple(extent_mm),
     )  # fmt: skip
     return Sample(
         sample_id=sample_id,

@@ -9,12 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from medvlm.data_recipes.box_text import reference_boxes
 from medvlm.data_recipes.errors import BadSample
 from medvlm.model.visual import Kind
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
-QuestionKind = Literal["closed", "choice", "open", "report"]
+QuestionKind = Literal["closed", "choice", "open", "report", "box"]
 VISUAL_KINDS: tuple[str, ...] = get_args(Kind)
 
 
@@ -82,11 +83,13 @@ class Question:
     """What the last user turn asks, for scoring.
 
     Attributes:
-        kind: closed (yes/no, left/right: ``choices`` lists them), choice (lettered options), open, report.
-        answers: accepted answers; the first is the reference. For a report: its text.
+        kind: closed (yes/no, left/right: ``choices`` lists them), choice (lettered options), open, report, box.
+        answers: accepted answers; the first is the reference. For a report: its text. For a box: one box each, as
+            box_text.to_text writes it; any of them is right.
         choices: the closed set, in the order shown.
         topic: presence, side, size, count, zone, severity, change, ... ; what subgroup tables group by.
         findings: known findings of a report, as dicts (kind, side, present, ...); empty when only text is known.
+        extent_mm: of a box: the field of view in millimetres along x, y(, z); empty when it is unknown.
     """
 
     kind: QuestionKind
@@ -94,6 +97,7 @@ class Question:
     choices: tuple[str, ...] = ()
     topic: str = "other"
     findings: tuple[dict[str, Any], ...] = ()
+    extent_mm: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +197,8 @@ def to_json(sample: Sample) -> dict[str, Any]:
             "topic": sample.question.topic,
             "findings": list(sample.question.findings),
         }
+        if sample.question.extent_mm:
+            row["question"]["extent_mm"] = list(sample.question.extent_mm)
     if sample.metadata:
         row["metadata"] = sample.metadata
     return row
@@ -259,6 +265,13 @@ def _turn_from_json(data: Any, parent: _Row, path: str) -> Turn:
     return Turn(role=role, content=tuple(parts))  # type: ignore[arg-type]
 
 
+def _extent(ask: _Row) -> tuple[float, ...]:
+    values = ask.items("extent_mm", [])
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < float("inf") for v in values):
+        ask.fail(f"question.extent_mm is {values}", "write positive millimetres along x, y(, z), or leave it out")
+    return tuple(float(value) for value in values)
+
+
 def _turns_from_json(row: _Row, key: str) -> tuple[Turn, ...]:
     items = row.items(key)
     if not items:
@@ -309,7 +322,7 @@ def from_json(data: Any, *, where: str) -> Sample:
             side.fail("preference.chosen and preference.rejected are the same", "a pair must differ")
     if row.data.get("question") is not None:
         ask = _Row(row.data["question"], where, row.sample_id, "question.")
-        ask.known({"kind", "answers", "choices", "topic", "findings"})
+        ask.known({"kind", "answers", "choices", "topic", "findings", "extent_mm"})
         answers = ask.items("answers")
         if not answers or not all(isinstance(a, str) and a.strip() for a in answers):
             ask.fail("question.answers must be non-empty strings", "an empty answer cannot be scored; drop the row")
@@ -319,7 +332,15 @@ def from_json(data: Any, *, where: str) -> Sample:
             choices=tuple(ask.items("choices", [])),
             topic=ask.data.get("topic", "other"),
             findings=tuple(ask.items("findings", [])),
+            extent_mm=_extent(ask),
         )
+        if question.kind == "box":
+            try:
+                reference_boxes(question.answers, question.extent_mm)
+            except ValueError as error:
+                ask.fail(f"question.answers: {error}", "write one box per answer, as docs/grounding.md says")
+        elif question.extent_mm:
+            ask.fail(f"a {question.kind} question has question.extent_mm", "remove it, or set question.kind to box")
         if question.kind in ("closed", "choice") and len(question.choices) < 2:
             ask.fail(f"a {question.kind} question needs at least two choices", "list them in question.choices")
     sample = Sample(

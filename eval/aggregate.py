@@ -28,7 +28,9 @@ def _findings(*keys: str) -> Callable[[Row], list[float]]:
     return lambda row: [float(row["findings"][key]) for key in keys]
 
 
-_METRICS: tuple[tuple[str, tuple[str, ...], Callable[[Row], list[float]], Callable[[np.ndarray], np.ndarray]], ...] = (
+_METRICS: tuple[
+    tuple[str, tuple[str, ...], Callable[[Row], list[float] | None], Callable[[np.ndarray], np.ndarray]], ...
+] = (
     ("open_token_f1", ("open",), lambda row: [row["token_f1"], 1.0], ratio),
     ("finding_f1", ("report",), _findings("hits", "invented", "missed"), micro_f1),
     ("finding_precision", ("report",), lambda r: _with_total(_findings("hits", "invented")(r)), ratio),
@@ -39,9 +41,14 @@ _METRICS: tuple[tuple[str, tuple[str, ...], Callable[[Row], list[float]], Callab
         (f"bleu_{n}", ("report",), lambda row: [float(v) for v in row["bleu"]], _bleu(n))
         for n in range(1, MAX_ORDER + 1)
     ),
+    ("box_iou", ("box",), lambda row: [row["iou"], 1.0], ratio),
+    ("box_centre_mm", ("box",), lambda row: None if row["centre_mm"] is None else [row["centre_mm"], 1.0], ratio),
     ("mean_words", ("open", "report"), lambda row: [float(row["words"]), 1.0], ratio),
 )
-"""(name, kinds of question, row -> summable counts, sums -> value)."""
+"""(name, kinds of question, row -> summable counts or None where it has none, sums -> value)."""
+
+_BOX_ACCURACIES = {"box_accuracy_25": 0.25, "box_accuracy_50": 0.5}
+"""Least intersection over union of a box that counts as right; 1e-9 for rounding is given."""
 
 
 def _with_total(pair: list[float]) -> list[float]:
@@ -84,6 +91,8 @@ def aggregate(
             "every patient was asked once; Wilson with n = patients when every answer was right or every one wrong",
             "bleu": BLEU_SIGNATURE,
             "rouge_l": ROUGE_SIGNATURE,
+            "boxes": "intersection over union of areas or volumes, over all questions: an unread answer counts 0; "
+            "the distance of centres is over the boxes that were read and whose field of view is known in millimetres",
             "findings": "rule labeller of this package; a positive counts when kind and side agree; micro over reports",
         },
     }
@@ -121,10 +130,15 @@ def _blocks(rows: Sequence[Row], seed: int) -> list[Row]:
     if opened:
         exact = proportion([row["exact_match"] for row in opened], [row["patient"] for row in opened], seed=seed)
         blocks.append(_block("open_exact_match", opened, exact))
+    boxes = [row for row in rows if row["kind"] == "box"]
+    for name, least in _BOX_ACCURACIES.items() if boxes else ():
+        hits = [row["iou"] >= least - 1e-9 for row in boxes]
+        blocks.append(_block(name, boxes, proportion(hits, [row["patient"] for row in boxes], seed=seed)))
     for name, kinds, counts, statistic in _METRICS:
-        members = [row for row in rows if row["kind"] in kinds]
+        counted = [(row, sums) for row in rows if row["kind"] in kinds and (sums := counts(row)) is not None]
+        members = [row for row, _ in counted]
         if members:
-            values = np.array([counts(row) for row in members], dtype=float)
+            values = np.array([sums for _, sums in counted], dtype=float)
             # Corpus BLEU is computed resample by resample, some 30 microseconds each.
             resamples = BLEU_RESAMPLES if name.startswith("bleu") else RESAMPLES
             patients = [row["patient"] for row in members]
@@ -178,6 +192,7 @@ def _headline(table: Sequence[Row]) -> dict[str, float | None]:
         headline[f"swapped_image_accuracy{suffix}"] = value("closed_accuracy", "swapped", dimension)
         headline[f"choice_accuracy{suffix}"] = value("choice_accuracy", dimension=dimension)
         headline[f"finding_f1{suffix}"] = value("finding_f1", dimension=dimension)
+        headline[f"box_iou{suffix}"] = value("box_iou", dimension=dimension)
     for metric in ("open_exact_match", "open_token_f1", "negation_accuracy", "bleu_4", "rouge_l"):
         headline[metric] = value(metric)
     return headline

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvlm.data_recipes.box_text import BoxForm
 from medvlm.data_recipes.sample import Question
 from medvlm.eval.rows import Row, write_rows
+from medvlm.eval.scorers.grounding import read_answer
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DECORATION = re.compile(r"[*_#`\"“”‘’]+")
@@ -29,9 +31,10 @@ class Extraction:
     """What was read from one answer.
 
     Attributes:
-        value: closed and choice: the choice, spelt as in ``options``; open and report: the cleaned text.
-            None when no rule could read an answer.
-        rule: the rule that decided, or why there is no value: "empty", "thinking_cut_off", "conflict", "unparsed".
+        value: closed and choice: the choice, spelt as in ``options``; open and report: the cleaned text; box: the
+            box in our own form. None when no rule could read an answer.
+        rule: the rule that decided, or why there is no value: "empty", "thinking_cut_off", "conflict", "unparsed",
+            for a box a Reason of data_recipes.box_text.
         n_candidates: distinct answers that the deciding rule found; 2 or more is a conflict.
     """
 
@@ -82,13 +85,14 @@ def visible_answer(text: str) -> str | None:
     return text.strip()
 
 
-def extract(question: Question, text: str, prompt: str = "") -> Extraction:
+def extract(question: Question, text: str, prompt: str = "", box_form: BoxForm = "box") -> Extraction:
     """Read the answer to ``question`` out of ``text``.
 
     Args:
         text: as the model wrote it.
         prompt: the text of the question as asked; gives lettered options their texts and lets "There is no
             pneumothorax." answer "Is there a pneumothorax?".
+        box_form: how the model writes boxes.
     """
     answer = visible_answer(text)
     if answer is None:
@@ -100,6 +104,9 @@ def extract(question: Question, text: str, prompt: str = "") -> Extraction:
         return Extraction(value=None, rule="empty", n_candidates=0)
     if question.kind in ("open", "report"):
         return Extraction(value=answer, rule="tag" if tagged else "text", n_candidates=1)
+    if question.kind == "box":
+        read = read_answer(question, answer, box_form)
+        return Extraction(value=read.text, rule=read.reason or "box", n_candidates=read.count)
     texts = options(question, prompt)
     answer = " ".join(_DECORATION.sub("", answer).split(" ")).strip()
     for rule, found in _closed_rules(question, texts, answer, prompt):
@@ -248,17 +255,20 @@ def _content(text: str) -> set[str]:
     return set(re.findall(r"[a-z][a-z-]*", text)) - _FILLER
 
 
-def extract_rows(responses: Sequence[Row], questions: dict[str, tuple[Question, str]], out: Path) -> list[Row]:
+def extract_rows(
+    responses: Sequence[Row], questions: dict[str, tuple[Question, str]], out: Path, box_form: BoxForm = "box"
+) -> list[Row]:
     """The extract stage: one row per response into ``out``/extractions.jsonl, replaced whole.
 
     Args:
         responses: rows of responses.jsonl.
         questions: sample_id -> (question, its text as asked).
+        box_form: how the model writes boxes.
     """
     rows: list[Row] = []
     for response in responses:
         question, prompt = questions[response["sample_id"]]
-        result = extract(question, response["text"], prompt)
+        result = extract(question, response["text"], prompt, box_form)
         rows.append(
             {
                 "request_id": response["request_id"],

@@ -21,6 +21,13 @@ WHY_UNREAD = {
     "thinking_cut_off": "cut off while thinking",
     "conflict": "names several choices",
     "unparsed": "no rule could read it",
+    "no_box": "names no box",
+    "malformed_box": "the box is not written as asked",
+    "wrong_count": "the box has too many or too few numbers",
+    "out_of_range": "the box leaves the field of view",
+    "reversed_corners": "the corners of the box are reversed or equal",
+    "several_boxes": "names several boxes",
+    "millimetres_unknown": "millimetres where the spacing is unknown",
 }
 
 
@@ -30,6 +37,8 @@ def verdict(score: Row) -> str:
         return "unparsed"
     if score["kind"] in ("closed", "choice"):
         return "right" if score["correct"] else "wrong"
+    if score["kind"] == "box":
+        return "right" if score["iou"] >= 0.5 else ("partly" if score["iou"] > 0 else "wrong")
     if score["kind"] == "open":
         return "right" if score["exact_match"] else ("partly" if score["token_f1"] > 0 else "wrong")
     findings = score["findings"]
@@ -44,6 +53,9 @@ def note(score: Row) -> str:
         return WHY_UNREAD[score["rule"]]
     if score["kind"] == "open":
         return f"token F1 {score['token_f1']:.2f}"
+    if score["kind"] == "box":
+        away = "" if score["centre_mm"] is None else f", centres {score['centre_mm']:.1f} mm apart"
+        return f"IoU {score['iou']:.2f}{away}"
     if score["kind"] == "report":
         f = score["findings"]
         counts = f"{f['hits']} right, {f['invented']} invented, {f['missed']} missed"

@@ -17,7 +17,7 @@ from medvlm.eval.extract import choice_index
 DIMENSIONS = ("2d", "3d", "video")
 _DIMENSION_OF_KIND = {"image": "2d", "volume": "3d", "video": "video"}
 
-MAX_NEW_TOKENS: Mapping[str, int] = {"closed": 32, "choice": 32, "open": 64, "report": 384}
+MAX_NEW_TOKENS: Mapping[str, int] = {"closed": 32, "choice": 32, "open": 64, "report": 384, "box": 96}
 """Room for an answer, by kind of question, unless told otherwise."""
 
 

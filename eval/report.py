@@ -30,7 +30,13 @@ METRIC_NAMES = {
     "rouge_l": "Reports: ROUGE-L",
     "bleu_4": "Reports: BLEU-4",
     "bleu_1": "Reports: BLEU-1",
+    "box_iou": "Boxes: mean IoU",
+    "box_accuracy_25": "Boxes: IoU at least 0.25",
+    "box_accuracy_50": "Boxes: IoU at least 0.5",
+    "box_centre_mm": "Boxes: distance of centres",
 }
+UNITS = {"box_centre_mm": "mm"}
+"""Of the metrics that are no share."""
 
 
 def write_report(
@@ -107,7 +113,7 @@ def _score_rows(table: Sequence[Row]) -> list[dict[str, Any]]:
         cells = [look_up(table, metric, "image", dimension) for dimension in ("all", *_dimensions(table))]
         cells += [look_up(table, metric, condition, "all") for condition in ("no_image", "swapped")]
         if cells[0] is not None:
-            rows.append({"name": name, "cells": cells})
+            rows.append({"name": name, "cells": cells, "unit": UNITS.get(metric)})
     return rows
 
 

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from medvlm.data_recipes.box_text import BoxForm, read_box, reference_boxes
 from medvlm.data_recipes.errors import BadSample
 from medvlm.eval.aggregate import aggregate
 from medvlm.eval.controls import CONDITIONS, Condition
@@ -72,6 +73,7 @@ def evaluate(
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
     gallery_size: int = 36,
+    box_form: BoxForm = "box",
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Ask, score and report; return what metrics.json holds.
@@ -91,10 +93,12 @@ def evaluate(
         extra: further tables of the report.
         found: what the folder held that the manifests were made of, for the report.
         gallery_size: answers shown in the report.
+        box_form: how the model writes boxes, see data_recipes.box_text.read_box.
         show_progress: None: only on a terminal.
 
     Raises:
-        ValueError: no sample can be asked, ``out`` belongs to another model, or nothing was answered.
+        ValueError: no sample can be asked, ``out`` belongs to another model, nothing was answered, or ``box_form`` has
+            no boxes of the kind that is asked for.
     """
     settings = Settings(
         conditions=tuple(conditions),
@@ -110,14 +114,22 @@ def evaluate(
             f"no sample of {', '.join(map(str, manifests))} can be asked{first}; "
             "give manifests whose rows have a question"
         )
+    _check_box_form(items, box_form)
     plan = settings.plan(items)
     _claim(out, answerer.name)
     generated = generate(answerer, plan.asks, out, chunk_size=chunk_size, read=read, show_progress=show_progress)
     write_rows(out / "quarantine.jsonl", [*_manifest_rows(bad), *generated.quarantined])
     return rescore(
         manifests, out, settings, model=answerer.name, read=read, train_metrics=train_metrics, extra=extra,
-        found=found, gallery_size=gallery_size,
+        found=found, gallery_size=gallery_size, box_form=box_form,
     )  # fmt: skip
+
+
+def _check_box_form(items: Sequence[Item], form: BoxForm) -> None:
+    """Refuse, before anything is asked, a form that cannot hold the boxes that are asked for."""
+    for question in (item.question for item in items if item.question.kind == "box"):
+        axes = len(reference_boxes(question.answers, question.extent_mm)[0].low)
+        read_box("", axes=axes, form=form)
 
 
 def _claim(out: Path, model: str) -> None:
@@ -147,6 +159,7 @@ def rescore(
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
     gallery_size: int = 36,
+    box_form: BoxForm = "box",
 ) -> dict[str, Any]:
     """Extract, score, aggregate and report the answers that ``out`` holds; asks nothing.
 
@@ -168,7 +181,7 @@ def rescore(
         reasons = Counter(row["reason"] for row in quarantine).most_common(3)
         raise ValueError(f"none of {len(plan.asks)} requests was answered; most frequent reasons: {reasons}")
     questions = {name: (item.question, item.prompt) for name, item in by_name.items()}
-    extractions = extract_rows(responses, questions, out)
+    extractions = extract_rows(responses, questions, out, box_form)
     scores = score_rows(responses, extractions, by_name, out)
     model = model or json.loads((out / "run.json").read_text(encoding="utf-8"))["model"]
     with_visuals = [a for a in plan.asks if a.item.sample.visuals() and a.condition != "no_image"]
@@ -240,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gallery", type=int, default=36, help="answers shown in the report")
     parser.add_argument("--train-metrics", nargs="*", type=Path, help="metrics.jsonl of training runs, plotted")
+    parser.add_argument("--box-form", choices=get_args(BoxForm), default="box", help="how the model writes boxes")
     parser.add_argument("--rescore", action="store_true", help="score the answers that --out holds; asks nothing")
     parser.add_argument("--dry-run", action="store_true", help="show what would be asked, and ask nothing")
     return parser
@@ -264,8 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.rescore:
             metrics = rescore(
-                args.data, args.out, settings, train_metrics=args.train_metrics, gallery_size=args.gallery
-            )
+                args.data, args.out, settings, train_metrics=args.train_metrics, gallery_size=args.gallery,
+                box_form=args.box_form,
+            )  # fmt: skip
         else:
             if args.model is None:
                 parser.error("--model is needed unless --rescore or --dry-run is given")
@@ -273,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _answerer(args.model, args.data, args.device, args.batch_size), args.data, args.out,
                 conditions=settings.conditions, limit=args.limit, control_report_limit=args.control_report_limit,
                 max_new_tokens=args.max_new_tokens, seed=args.seed, chunk_size=2 * args.batch_size,
-                train_metrics=args.train_metrics, gallery_size=args.gallery,
+                train_metrics=args.train_metrics, gallery_size=args.gallery, box_form=args.box_form,
             )  # fmt: skip
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

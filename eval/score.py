@@ -12,6 +12,7 @@ from medvlm.eval.plan import Item
 from medvlm.eval.rows import Row, write_rows
 from medvlm.eval.scorers.choice import accepted, is_correct
 from medvlm.eval.scorers.findings import count_findings
+from medvlm.eval.scorers.grounding import score_box
 from medvlm.eval.scorers.report_text import bleu_statistics, rouge_l, without_labels
 from medvlm.eval.scorers.short_answer import exact_match, token_f1
 
@@ -33,6 +34,8 @@ def score_one(item: Item, value: str | None) -> Row:
             "words": len(text.split()),
             "reference": question.answers[0],
         }
+    if question.kind == "box":
+        return {**asdict(score_box(question, value)), "reference": question.answers[0]}
     answer, references_text = without_labels(text), [without_labels(a) for a in question.answers]
     return {
         "bleu": bleu_statistics(answer, references_text),

@@ -37,11 +37,16 @@ def draw_spacing(rng: np.random.Generator) -> tuple[float, float, float]:
     return round(float(rng.uniform(8.7, 9.3)), 3), inplane, inplane
 
 
+def room(spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Room coordinates z, y, x in millimetres of the voxel centres, as arrays that broadcast to SHAPE."""
+    axes = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(SHAPE, spacing_mm, strict=True)]
+    return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
+
+
 def render_ct(patient: VirtualPatient, spacing_mm: tuple[float, float, float], rng: np.random.Generator) -> np.ndarray:
     """(32, 64, 64) int16 HU, at least -1024, centred on the middle of the field of view."""
     body = patient.body
-    axes = [((np.arange(n) - (n - 1) / 2) * step).astype(np.float32) for n, step in zip(SHAPE, spacing_mm, strict=True)]
-    z, y, x = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
+    z, y, x = room(spacing_mm)
     at = frame(body, x, y, z)
     placed = list(zip(patient.findings, patient.spots, strict=True))
     noise = rng.standard_normal(SHAPE, dtype=np.float32)
@@ -87,8 +92,7 @@ def _focal(
     """What the lung holds once nodules, a mass or a consolidation replace air."""
     x, y, z = room
     if finding.kind == "consolidation":
-        cx, cy, cz = spot.centres[0]
-        radius = np.sqrt(((x - cx) / 42) ** 2 + ((y - cy) / 50) ** 2 + ((z - cz) / 28) ** 2)
+        radius = consolidation_radius(spot, room)
         # Ill defined and mottled: air is left in parts of the airspace.
         filled = np.clip(1.2 - radius - 0.08 * noise, 0, 0.5) * 2
         return blend(content, filled * np.clip(0.72 + 0.12 * noise, 0, 1), SOFT)
@@ -98,13 +102,29 @@ def _focal(
     return content
 
 
+def consolidation_radius(spot: Spot, room: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """Distance from the centre of a consolidation, 1 on the ellipsoid that it fills; ``room`` is x, y, z."""
+    (x, y, z), (cx, cy, cz) = room, spot.centres[0]
+    return np.sqrt(((x - cx) / 42) ** 2 + ((y - cy) / 50) ** 2 + ((z - cz) / 28) ** 2)
+
+
+def free_air(at: Frame, spot: Spot) -> np.ndarray:
+    """Membership in [0, 1] of the air in front of a collapsed lung."""
+    level = -70 + 140 * (0.22 + 0.42 * spot.extent)
+    return soft(level - at.y, 4)
+
+
+def free_fluid(at: Frame, spot: Spot) -> np.ndarray:
+    """Membership in [0, 1] of the fluid behind and below the lung."""
+    share = 0.30 + 0.40 * spot.extent
+    height = np.clip(1.25 - height_fraction(at.z) / (0.45 + 0.65 * spot.extent), 0, 1)
+    return soft(at.y - (76 - 152 * share * height), 5)
+
+
 def _pleural(content: np.ndarray, at: Frame, kind: str, spot: Spot) -> np.ndarray:
     """Air collects in front and fluid behind and below: the patient lies on the back."""
     if kind == "pneumothorax":
-        level = -70 + 140 * (0.22 + 0.42 * spot.extent)
-        return blend(np.maximum(content, COLLAPSED), soft(level - at.y, 4), AIR)
+        return blend(np.maximum(content, COLLAPSED), free_air(at, spot), AIR)
     if kind == "pleural effusion":
-        share = 0.30 + 0.40 * spot.extent
-        height = np.clip(1.25 - height_fraction(at.z) / (0.45 + 0.65 * spot.extent), 0, 1)
-        return blend(content, soft(at.y - (76 - 152 * share * height), 5), FLUID)
+        return blend(content, free_fluid(at, spot), FLUID)
     return content

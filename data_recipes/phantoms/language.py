@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medvlm.data_recipes.box_text import request_for, to_text
+from medvlm.data_recipes.grounding import Box
 from medvlm.data_recipes.phantoms.patient import (
     CHANGES,
     CHEST_KINDS,
@@ -29,6 +31,7 @@ Corruption = Literal["negation_flip", "side_flip", "severity_swap", "invented_fi
 _ADVERB = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}
 _ARTICLE = {"nodule": "a ", "mass": "a ", "pleural effusion": "a ", "pneumothorax": "a ", "pericardial effusion": "a "}
 _PRESENCE = ("Is there {}?", "Does the study show {}?", "Can {} be seen?")
+_WHERE = ("Where is {}?", "Give the box of {}.", "Locate {}.")
 _SIDE = ("On which side {} the {}?", "Which side {} the {} on?")
 
 
@@ -188,6 +191,33 @@ def questions(
     for finding in in_order(findings, kinds):
         asks.extend(_ask_details(finding, rng))
     return asks
+
+
+def ask_box(finding: Finding, boxes: tuple[Box, ...], extent: tuple[float, ...], wording: int, *, mm: bool) -> Ask:
+    """Where the finding is: a referring expression to be answered with a box, of any of several nodules.
+
+    Args:
+        boxes: of the finding, at least one.
+        extent: field of view in millimetres along x, y(, z).
+        wording: any number; chooses among the wordings.
+        mm: answer in millimetres instead of fractions of the field of view.
+    """
+    name = "one of the nodules" if len(boxes) > 1 else f"the {finding.kind}"
+    name = "the enlarged heart" if finding.kind == "cardiomegaly" else name
+    answers = tuple(to_text(box, extent if mm else None) for box in boxes)
+    prompt = f"{_WHERE[wording % len(_WHERE)].format(name)} {request_for(answers[0], len(extent))}"
+    question = Question(
+        kind="box", answers=answers, topic="box_mm" if mm else "box", findings=(as_dict(finding, finding.kind),),
+        extent_mm=extent,
+    )  # fmt: skip
+    return Ask(prompt=prompt, question=question)
+
+
+def ask_region(finding: Finding, box: Box) -> Ask:
+    """What is in the box: a region to be described."""
+    one = finding if finding.count is None else replace(finding, count=1)
+    answer = _impression_sentence(one)
+    return _ask(f"What is in {to_text(box)}? Answer briefly.", "open", "region", as_dict(one, one.kind), answer)
 
 
 def ask_change(finding: Finding) -> Ask:

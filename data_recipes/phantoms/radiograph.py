@@ -32,6 +32,17 @@ MARKER = ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#")
 """The letter R, burned in at the viewer's upper left: the patient's right."""
 
 
+BRANCHES = 11
+"""Vessels of each lung."""
+
+
+def room(spacing_mm: float) -> tuple[np.ndarray, np.ndarray]:
+    """Room coordinates z, x in millimetres of the pixel centres, as arrays that broadcast to (SIZE, SIZE)."""
+    x = ((np.arange(SIZE) - (SIZE - 1) / 2) * spacing_mm)[None, :]
+    z = (((SIZE - 1) / 2 - np.arange(SIZE)) * spacing_mm)[:, None]
+    return z, x
+
+
 def render_radiograph(patient: VirtualPatient, spacing_mm: float, rng: np.random.Generator) -> np.ndarray:
     """The current radiograph: (128, 128) float32 in [0, 1], bright where much is absorbed."""
     return _render(patient.body, patient.findings, patient.spots, spacing_mm, rng)
@@ -52,8 +63,7 @@ def render_prior(patient: VirtualPatient, spacing_mm: float, rng: np.random.Gene
 def _render(
     body: Body, findings: tuple[Finding, ...], spots: tuple[Spot, ...], spacing: float, rng: np.random.Generator
 ) -> np.ndarray:
-    x = ((np.arange(SIZE) - (SIZE - 1) / 2) * spacing)[None, :]
-    z = (((SIZE - 1) / 2 - np.arange(SIZE)) * spacing)[:, None]
+    z, x = room(spacing)
     at = frame(body, x, np.full((1, 1), body.y0), z)
     by_kind = {finding.kind: (finding, spot) for finding, spot in zip(findings, spots, strict=True)}
     texture = np.random.default_rng(body.texture)
@@ -108,15 +118,29 @@ def _show_lung(
         return picture + field * (vessels - air)
     # The lung falls back towards its root; what it leaves is black, without vessels, behind a thin white line.
     spot = pneumothorax[1]
+    left_over = fallen_lung(body, at, side, spot)
+    rest = soft(left_over, 4)
+    edge = np.exp(-((left_over / 2.5) ** 2))
+    picture = picture + field * rest * (vessels - air + 0.10)
+    picture = blend(picture, field * (1 - rest), 0.05)
+    return picture + 0.16 * edge * field
+
+
+def fallen_lung(body: Body, at: Frame, side: str, spot: Spot) -> np.ndarray:
+    """Signed depth inside what a pneumothorax leaves of a lung."""
     shrink = max(0.30, 1 - (0.20 + 0.40 * spot.extent) * spot.scale)
     anchor_x, anchor_z = sign_of(side) * (MEDIAL + 2), BASE + 0.12 * (APEX - BASE)
     fallen = Frame(anchor_x + (at.x - anchor_x) / shrink, at.y, anchor_z + (at.z - anchor_z) / shrink)
     left_over, _ = lung(body, fallen, side)
-    rest = soft(left_over * shrink, 4)
-    edge = np.exp(-((left_over * shrink / 2.5) ** 2))
-    picture = picture + field * rest * (vessels - air + 0.10)
-    picture = blend(picture, field * (1 - rest), 0.05)
-    return picture + 0.16 * edge * field
+    return left_over * shrink
+
+
+def texture_of_findings(body: Body) -> np.random.Generator:
+    """The texture of ``body`` as it stands when findings are drawn: after the vessels of both lungs."""
+    texture = np.random.default_rng(body.texture)
+    for _ in SIDES:
+        texture.uniform(-0.1, 0.1, size=BRANCHES)
+    return texture
 
 
 def _vessels(at: Frame, side: str, texture: np.random.Generator) -> np.ndarray:
@@ -124,7 +148,7 @@ def _vessels(at: Frame, side: str, texture: np.random.Generator) -> np.ndarray:
     root_x, root_z = sign_of(side) * 24.0, 5.0
     dx, dz = sign_of(side) * (at.x - root_x), at.z - root_z
     total = np.zeros(np.broadcast_shapes(dx.shape, dz.shape))
-    for angle in np.linspace(-1.35, 1.35, 11) + texture.uniform(-0.1, 0.1, size=11):
+    for angle in np.linspace(-1.35, 1.35, BRANCHES) + texture.uniform(-0.1, 0.1, size=BRANCHES):
         along = dx * np.cos(angle) + dz * np.sin(angle)
         across = -dx * np.sin(angle) + dz * np.cos(angle) + 4 * np.sin(along / 19 + 7 * angle)
         width = np.clip(4.0 - along / 40, 1.5, 4.0)
@@ -147,9 +171,7 @@ def _bones(body: Body, at: Frame) -> np.ndarray:
 def _focal(finding: Finding, spot: Spot, x: np.ndarray, z: np.ndarray, texture: np.random.Generator) -> np.ndarray:
     """Brightness that nodules, a mass or a consolidation add."""
     if finding.kind == "consolidation":
-        (cx, _, cz), grow = spot.centres[0], spot.scale
-        radius = np.sqrt(((x - cx) / (42 * grow)) ** 2 + ((z - cz) / (27 * grow)) ** 2)
-        ragged = radius + 0.16 * _cloud(texture, x.size, 10)
+        ragged = ragged_radius(spot, x, z, texture)
         return np.clip(1.25 - ragged, 0, 0.5) * 2 * (0.32 + 0.07 * _cloud(texture, x.size, 18))
     strength = 0.48 if finding.kind == "nodule" else 0.42
     total = np.zeros(np.broadcast_shapes(x.shape, z.shape))
@@ -157,6 +179,13 @@ def _focal(finding: Finding, spot: Spot, x: np.ndarray, z: np.ndarray, texture: 
         depth = spot.size_mm * spot.scale / 2 - np.hypot(x - cx, z - cz)
         total = np.maximum(total, strength * soft(depth, 4))
     return total
+
+
+def ragged_radius(spot: Spot, x: np.ndarray, z: np.ndarray, texture: np.random.Generator) -> np.ndarray:
+    """Distance from the centre of a consolidation, 1 at its ragged edge."""
+    (cx, _, cz), grow = spot.centres[0], spot.scale
+    radius = np.sqrt(((x - cx) / (42 * grow)) ** 2 + ((z - cz) / (27 * grow)) ** 2)
+    return radius + 0.16 * _cloud(texture, x.size, 10)
 
 
 def _cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
@@ -168,16 +197,18 @@ def _cloud(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 
 def _effusion(picture: np.ndarray, body: Body, at: Frame, finding: Finding, spot: Spot) -> np.ndarray:
-    """Fluid that fills the base and climbs the lateral wall (the meniscus)."""
-    side = str(finding.side)
+    return _cover(picture, fluid(body, at, str(finding.side), spot) * (spot.scale > 0), 0.68)
+
+
+def fluid(body: Body, at: Frame, side: str, spot: Spot) -> np.ndarray:
+    """Membership in [0, 1] of fluid that fills the base and climbs the lateral wall (the meniscus)."""
     _, u = lung(body, at, side)
     level = (0.19 + 0.38 * spot.extent) * spot.scale
     climb = np.clip((u + 1) / 2, 0, 1) ** 3
     top = BASE + (APEX - BASE) * min(level, 0.8) * (0.72 + 0.50 * climb)
     # The fluid also hides the dome and the lateral angle, so it reaches below the lung field.
     wall = np.minimum((1 - np.abs(u)) * 49, at.z - BASE + 4)
-    fluid = soft(wall, 5) * soft(top - at.z, 8) * (height_fraction(at.z) < 0.95)
-    return _cover(picture, fluid * (spot.scale > 0), 0.68)
+    return soft(wall, 5) * soft(top - at.z, 8) * (height_fraction(at.z) < 0.95)
 
 
 def _cover(picture: np.ndarray, mask: np.ndarray, value: float) -> np.ndarray:

@@ -7,11 +7,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medvlm.data_recipes.grounding import extent_mm
+from medvlm.data_recipes.phantoms import ct, radiograph
+from medvlm.data_recipes.phantoms.boxes import Boxes, ct_boxes, radiograph_boxes
 from medvlm.data_recipes.phantoms.language import (
     CAPTION_REQUEST,
     REPORT_REQUEST,
     Ask,
+    ask_box,
     ask_change,
+    ask_region,
     ask_report,
     corrupt,
     impression,
@@ -39,6 +44,8 @@ MANIFESTS = (
     "test_questions",
     "test_reports",
     "test_pairs",
+    "train_grounding",
+    "test_grounding",
 )
 MODALITIES: dict[Dimension, str] = {"2d": "DX", "3d": "CT", "video": "US", "text": "text"}
 
@@ -179,6 +186,40 @@ def _evaluation_rows(
         rows.append(("test_reports", writer.evaluation("report", whole, visual)))
         if writer.dimension != "video":
             rows += [("test_pairs", pair) for pair in writer.pairs(visual, rng)]
+    return rows
+
+
+def grounding_rows(
+    patient: VirtualPatient, visuals: Visuals, radiograph_mm: float, ct_mm: tuple[float, float, float]
+) -> list[Row]:
+    """Where each finding is, and what is at its place; none for validation and for the preference stage.
+
+    Nothing is drawn at random, so that these rows change nothing else.
+
+    Args:
+        radiograph_mm: pixel spacing of the radiograph.
+        ct_mm: (slice, row, column) spacing of the CT volume.
+    """
+    if patient.for_preference or patient.split == "validation":
+        return []
+    flat = extent_mm((radiograph.SIZE,) * 2, (radiograph_mm,) * 2)
+    views: tuple[tuple[Dimension, VisualRef, Boxes, tuple[float, ...]], ...] = (
+        ("2d", visuals.radiograph, radiograph_boxes(patient, radiograph_mm), flat),
+        ("3d", visuals.ct, ct_boxes(patient, ct_mm), extent_mm(ct.SHAPE, ct_mm)),
+    )
+    rows: list[Row] = []
+    for dimension, visual, boxes, extent in views:
+        writer = _Writer(patient, dimension)
+        for number, (finding, places) in enumerate(zip(patient.findings, boxes, strict=True)):
+            if not places:
+                continue
+            asks = [ask_box(finding, places, extent, patient.index + number, mm=False), ask_region(finding, places[0])]
+            if dimension == "3d":
+                asks.insert(1, ask_box(finding, places, extent, patient.index + number, mm=True))
+            write = writer.single if patient.split == "train" else writer.evaluation
+            for ask in asks:
+                name = f"{ask.question.topic}-{finding.kind.replace(' ', '-')}"
+                rows.append((f"{patient.split}_grounding", write(name, ask, visual)))
     return rows
 
 

@@ -20,10 +20,10 @@ from medvlm.data_recipes.phantoms.ct import draw_spacing, render_ct
 from medvlm.data_recipes.phantoms.files import ct_series, dx_bytes, mp4_bytes, nifti_bytes, png_bytes, put
 from medvlm.data_recipes.phantoms.patient import VirtualPatient, draw_patient, split_patients, streams
 from medvlm.data_recipes.phantoms.radiograph import render_prior, render_radiograph
-from medvlm.data_recipes.phantoms.rows import MANIFESTS, Row, Visuals, rows_of
+from medvlm.data_recipes.phantoms.rows import MANIFESTS, Row, Visuals, grounding_rows, rows_of
 from medvlm.data_recipes.sample import Sample, Split, VisualRef
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same seed would give other bytes."""
 
 FRACTIONS = (0.80, 0.05, 0.15)
@@ -44,7 +44,8 @@ class _Job:
 
 def _write_radiographs(
     job: _Job, patient: VirtualPatient, generators: dict[str, np.random.Generator]
-) -> tuple[VisualRef, VisualRef | None]:
+) -> tuple[VisualRef, VisualRef | None, float]:
+    """The current radiograph, the prior where there is one, and their pixel spacing in millimetres."""
     spacing = round(float(generators["radiograph"].uniform(2.7, 2.9)), 3)
     pictures = {"radiograph": render_radiograph(patient, spacing, generators["radiograph"])}
     if patient.has_prior:
@@ -61,10 +62,13 @@ def _write_radiographs(
             suffix, data = "png", png_bytes(picture)
         path = f"images/{patient.patient_id}/{name}.{suffix}"
         refs[name] = VisualRef(kind="image", path=path, sha256=put(job.out / path, data))
-    return refs["radiograph"], refs.get("prior")
+    return refs["radiograph"], refs.get("prior"), spacing
 
 
-def _write_ct(job: _Job, patient: VirtualPatient, rng: np.random.Generator) -> VisualRef:
+def _write_ct(
+    job: _Job, patient: VirtualPatient, rng: np.random.Generator
+) -> tuple[VisualRef, tuple[float, float, float]]:
+    """The CT volume and its (slice, row, column) spacing in millimetres."""
     spacing = draw_spacing(rng)
     hu = render_ct(patient, spacing, rng)
     folder = f"images/{patient.patient_id}"
@@ -73,25 +77,27 @@ def _write_ct(job: _Job, patient: VirtualPatient, rng: np.random.Generator) -> V
         files = ct_series(hu, spacing_mm=spacing, patient_id=patient.patient_id, words=words, order=order)
         for name, data in files:
             put(job.out / folder / "ct" / name, data)
-        return VisualRef(kind="volume", path=f"{folder}/ct", sha256=sha256_of(job.out / folder / "ct"))
+        return VisualRef(kind="volume", path=f"{folder}/ct", sha256=sha256_of(job.out / folder / "ct")), spacing
     path = f"{folder}/ct.nii.gz"
     digest = put(job.out / path, nifti_bytes(hu, spacing_mm=spacing))
     # NIfTI cannot say that its numbers are Hounsfield units; the manifest does.
-    return VisualRef(kind="volume", path=path, sha256=digest, options={"modality": "CT", "unit": "HU"})
+    return VisualRef(kind="volume", path=path, sha256=digest, options={"modality": "CT", "unit": "HU"}), spacing
 
 
 def _make_patient(job: _Job) -> list[Row]:
     """Draw, render and write one patient; a pure function of the job, whichever process runs it."""
     generators = streams(job.seed, job.index)
     patient = draw_patient(job.index, split=job.split, rng=generators["patient"])
-    radiograph, prior = _write_radiographs(job, patient, generators)
+    radiograph, prior, radiograph_mm = _write_radiographs(job, patient, generators)
     cine = None
     if patient.has_clip and patient.cine_findings is not None:
         path = f"images/{patient.patient_id}/cine.mp4"
         data = mp4_bytes(render_cine(patient.cine_findings, generators["cine"]))
         cine = VisualRef(kind="video", path=path, sha256=put(job.out / path, data), options={"modality": "US"})
-    ct = _write_ct(job, patient, generators["ct"])
-    return rows_of(patient, Visuals(radiograph=radiograph, prior=prior, ct=ct, cine=cine), generators["language"])
+    ct, ct_mm = _write_ct(job, patient, generators["ct"])
+    visuals = Visuals(radiograph=radiograph, prior=prior, ct=ct, cine=cine)
+    rows = rows_of(patient, visuals, generators["language"])
+    return rows + grounding_rows(patient, visuals, radiograph_mm, ct_mm)
 
 
 @contextmanager

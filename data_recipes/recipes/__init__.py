@@ -2,8 +2,10 @@
 
 from medvlm.data_recipes.recipe import Recipe
 from medvlm.data_recipes.recipes import (
+    chestx_ray14,
     covid_blues,
     covid_chestxray,
+    m3d_refseg,
     medicat,
     medquad,
     open_i,
@@ -29,5 +31,7 @@ RECIPES: tuple[Recipe, ...] = tuple(
         three_d_rad,
         vqa_med_2019,
         medicat,
+        m3d_refseg,
+        chestx_ray14,
     )
 )
