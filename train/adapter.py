@@ -29,7 +29,8 @@ def save_adapter(folder: Path, model: nn.Module, base: str) -> None:
         base: where the model without adapters lies, for the adapter's config.
     """
     inner = SHELL if isinstance(model, ExternalVLM) else ""
-    config: LoraConfig = copy(model.peft_config[ADAPTER])  # type: ignore[index, arg-type]
+    configs: Any = model.peft_config
+    config: LoraConfig = copy(configs[ADAPTER])
 
     def bare(names: Any) -> list[str] | None:
         return sorted(name.removeprefix(inner) for name in names) if names else None

@@ -82,7 +82,7 @@ def _quantized(layer: Any) -> nn.Module:
     # Without this, a forward pass without gradients packs the weight anew for the processor at hand and computes in
     # bf16: the reference of a preference and the proof of a merge would then not be what was trained.
     made.support_avx512bf16_for_cpu = False
-    weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)
+    weight: Any = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4", module=made)
     made.weight = weight.to(layer.weight.device)
     made.bias = layer.bias
     made.train(layer.training)

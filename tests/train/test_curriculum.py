@@ -130,11 +130,11 @@ def test_every_checkpoint_loads_and_says_what_was_done(trained):
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == list(range(1, done["steps"] + 1))
         assert ("reward_accuracy" in rows[0]) == (name == "lora-dpo")
-        assert (folder / "adapter" / "adapter.safetensors").is_file() == name.startswith("lora")
+        assert (folder / "adapter" / "adapter_model.safetensors").is_file() == name.startswith("lora")
     sizes = {n: sum(p.numel() for p in getattr(model, n).parameters()) for n in ("vision", "projector", "text")}
     done = json.loads((trained / "stages" / "03-instruct-3d" / "done.json").read_text())
     assert done["trained"] == sizes
-    adapter = load_file(trained / "stages" / "04-lora-sft" / "adapter" / "adapter.safetensors")
+    adapter = load_file(trained / "stages" / "04-lora-sft" / "adapter" / "adapter_model.safetensors")
     done = json.loads((trained / "stages" / "04-lora-sft" / "done.json").read_text())
     assert done["trained"] == {"projector": sizes["projector"], "lora": sum(t.numel() for t in adapter.values())}
 
