@@ -127,6 +127,10 @@ class Family(ABC):
     def written(self, visual: PatchedVisual, tokenizer: Any) -> list[str]:
         """The text of each picture of ``visual`` (a clip: of the whole) with its placeholders and special tokens."""
 
+    def in_one_call(self, visuals: VisualInputs) -> bool:
+        """Whether the library's forward takes these visuals as one batch."""
+        return True
+
     def alone_or_among(self, visual: PatchedVisual, pictures: int) -> PatchedVisual:
         """``visual`` as it is shown when its conversation holds ``pictures`` images."""
         return visual
@@ -166,6 +170,21 @@ class Family(ABC):
         vision, text = self.config.vision_config, self.config.text_config
         layers = getattr(vision, "num_hidden_layers", None) or vision.depth
         return {"vision": (vision.hidden_size, layers), "text": (text.hidden_size, text.num_hidden_layers)}
+
+
+def shown_by_row(counts: list[int], visuals: VisualInputs) -> list[list[int]]:
+    """The visuals that each row or sample shows, from the number of placeholders in each."""
+    tokens = visuals.visual_tokens[visuals.placements].tolist()
+    left = iter(zip(visuals.placements.tolist(), tokens, strict=True))
+    rows = []
+    for wanted in counts:
+        row = []
+        while wanted > 0:
+            index, found = next(left)
+            row.append(index)
+            wanted -= found
+        rows.append(row)
+    return rows
 
 
 def segments(decoder: nn.Module, pack: Pack) -> dict[str, Any]:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from medvlm.model.batch import IMAGE, VIDEO
-from medvlm.model.external.family import Cut, Encoded, Family, Pack, VisualInputs, blank_visual, is_clip, segments
+from medvlm.model.external.family import (
+    Cut,
+    Encoded,
+    Family,
+    Pack,
+    VisualInputs,
+    blank_visual,
+    is_clip,
+    segments,
+    shown_by_row,
+)
 from medvlm.model.external.pictures import Pictures
 from medvlm.model.processing import PatchedVisual
 
@@ -97,21 +107,14 @@ class Qwen25VL(Family):
         if pack.visuals is None:
             return pack.positions[None].expand(4, -1, -1)
         types = self._types(pack.placeholder, pack.visuals)
-        counts = pack.visuals.visual_tokens[pack.visuals.placements].tolist()
-        placements = iter(zip(pack.visuals.placements.tolist(), counts, strict=True))
+        borders = list(pairwise(pack.cu_seqlens.tolist()))
+        counts = [int(pack.placeholder[0, start:stop].sum()) for start, stop in borders]
         pieces = []
-        ends = pack.cu_seqlens.tolist()
-        for start, stop in pairwise(ends):
-            left, shown = int(pack.placeholder[0, start:stop].sum()), []
-            while left > 0:
-                index, tokens = next(placements)
-                shown.append(index)
-                left -= tokens
-            arguments = self._grid_arguments(pack.visuals, shown)
-            arguments.pop("pixel_values", None)
-            arguments.pop("pixel_values_videos", None)
+        for (start, stop), shown in zip(borders, shown_by_row(counts, pack.visuals), strict=True):
             position, _ = model.model.get_rope_index(
-                pack.ids[:, start:stop], mm_token_type_ids=types[:, start:stop], **arguments
+                pack.ids[:, start:stop],
+                mm_token_type_ids=types[:, start:stop],
+                **self._grid_arguments(pack.visuals, shown),
             )
             pieces.append(position)
         return torch.cat([pack.positions[None], torch.cat(pieces, dim=2)])
@@ -131,13 +134,10 @@ class Qwen25VL(Family):
         return torch.zeros_like(placeholder, dtype=torch.int64).masked_scatter(placeholder, kinds)
 
     def _grid_arguments(self, visuals: VisualInputs, shown: list[int]) -> dict[str, Any]:
-        """Pixels, grids and seconds of the visuals ``shown``, under the library's names."""
-        rows, kinds = visuals.rows, visuals.axis_kinds.tolist()
+        """Grids and seconds of the visuals ``shown``, under the library's names."""
+        kinds = visuals.axis_kinds.tolist()
         found: dict[str, Any] = {}
-        for clip, pixels, grid in (
-            (False, "pixel_values", "image_grid_thw"),
-            (True, "pixel_values_videos", "video_grid_thw"),
-        ):
+        for clip, grid in ((False, "image_grid_thw"), (True, "video_grid_thw")):
             chosen = [index for index in shown if (kinds[index] == VIDEO) == clip]
             if not chosen:
                 continue
@@ -145,7 +145,6 @@ class Qwen25VL(Family):
             for index in chosen:
                 depth, height, width = visuals.grids[index].tolist()
                 lines += [[depth, height, width]] if clip else [[1, height, width]] * depth
-            found[pixels] = torch.cat([rows[index] for index in chosen])
             found[grid] = torch.tensor(lines, device=visuals.grids.device)
             if clip:
                 thick = self.config.vision_config.temporal_patch_size
@@ -160,7 +159,12 @@ class Qwen25VL(Family):
             return {"input_ids": ids}
         types = self._types(ids == self.placeholder_id, visuals)
         ids = torch.where(types == _CLIP_TYPE, self.config.video_token_id, ids)
-        found = self._grid_arguments(visuals, visuals.placements.tolist())
+        shown, rows, kinds = visuals.placements.tolist(), visuals.rows, visuals.axis_kinds.tolist()
+        found = self._grid_arguments(visuals, shown)
+        for name, clip in (("pixel_values", False), ("pixel_values_videos", True)):
+            chosen = [rows[index] for index in shown if (kinds[index] == VIDEO) == clip]
+            if chosen:
+                found[name] = torch.cat(chosen)
         return {"input_ids": ids, "mm_token_type_ids": types, **found}
 
     def component_of(self, name: str) -> str:

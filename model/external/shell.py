@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from medvlm.model.external.families import family_of
-from medvlm.model.external.family import Encoded, Pack, VisualInputs
+from medvlm.model.external.family import Encoded, Pack, VisualInputs, shown_by_row
 
 PREFIX = "model."
 """Before the library's own names of parameters."""
@@ -44,7 +45,7 @@ class ExternalVLM(nn.Module):
         Raises:
             ValueError: weights are missing, left over or of another shape than the config says.
         """
-        loaded: tuple[Any, dict[str, Any]] = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype or torch.float32, output_loading_info=True
         )
         model, report = loaded
@@ -195,8 +196,19 @@ class ExternalVLM(nn.Module):
     ) -> Tensor:
         """The library's ``generate`` on a batch of ExternalProcessor; (B, L + new) ids."""
         visuals = _visual_inputs(patches, grids, spacing, axis_kinds, visual_tokens, placements)
-        inputs = self.family.library_inputs(input_ids, visuals)
-        return self.model.generate(**inputs, attention_mask=attention_mask, **options)
+        if visuals is None or self.family.in_one_call(visuals):
+            inputs = self.family.library_inputs(input_ids, visuals)
+            return self.model.generate(**inputs, attention_mask=attention_mask, **options)
+        counts = (input_ids == self.family.placeholder_id).sum(dim=1).tolist()
+        written = []
+        for row, shown in enumerate(shown_by_row(counts, visuals)):
+            chosen = torch.tensor(shown, dtype=visuals.placements.dtype, device=visuals.placements.device)
+            own = replace(visuals, placements=chosen) if shown else None
+            mask = None if attention_mask is None else attention_mask[row : row + 1]
+            inputs = self.family.library_inputs(input_ids[row : row + 1], own)
+            written.append(self.model.generate(**inputs, attention_mask=mask, **options)[0])
+        pad = options.get("pad_token_id", self.generation_config.pad_token_id)
+        return nn.utils.rnn.pad_sequence(written, batch_first=True, padding_value=0 if pad is None else pad)
 
 
 def _visual_inputs(

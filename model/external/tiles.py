@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 
 from medvlm.model.batch import IMAGE
-from medvlm.model.external.family import Cut, Encoded, Family, Pack, VisualInputs, blank_visual, is_clip, is_run
+from medvlm.model.external.family import (
+    Cut,
+    Encoded,
+    Family,
+    Pack,
+    VisualInputs,
+    blank_visual,
+    is_clip,
+    is_run,
+    shown_by_row,
+)
 from medvlm.model.external.pictures import Pictures
 from medvlm.model.processing import PatchedVisual
 
@@ -240,6 +250,11 @@ class LlavaOneVision(_Tiles):
         rows = torch.zeros(1, 3 * side * side + 2, device=model.device)
         return blank_visual(rows, (1, 1, 1), self.tokens_per_tile)
 
+    def in_one_call(self, visuals: VisualInputs) -> bool:
+        """Clips of unlike length cannot be stacked."""
+        clips = zip(visuals.grids[:, 0].tolist(), visuals.axis_kinds.tolist(), strict=True)
+        return len({frames for frames, kind in clips if is_clip(kind, self)}) < 2
+
     def encode(self, model: Any, visuals: VisualInputs) -> Encoded:
         found: dict[int, Tensor] = {}
         rows, kinds = visuals.rows, visuals.axis_kinds.tolist()
@@ -278,15 +293,13 @@ class LlavaOneVision(_Tiles):
         placeholder = ids == self.placeholder_id
         rows, kinds = visuals.rows, visuals.axis_kinds.tolist()
         counts = visuals.visual_tokens.tolist()
-        places = iter(visuals.placements.tolist())
         ids = ids.clone()
         images: list[Tensor] = []
         clips: list[Tensor] = []
         per_row: list[int] = []
-        for number, left in enumerate(placeholder.sum(dim=1).tolist()):
+        for number, shown in enumerate(shown_by_row(placeholder.sum(dim=1).tolist(), visuals)):
             where, before, done = placeholder[number].nonzero().squeeze(1), len(images), 0
-            while done < left:
-                index = next(places)
+            for index in shown:
                 if is_clip(kinds[index], self):
                     ids[number, where[done : done + counts[index]]] = self.config.video_token_id
                     clips.append(self._tiles(rows[index][:, :-2]))
@@ -300,7 +313,5 @@ class LlavaOneVision(_Tiles):
             held = [count for count in per_row if count]
             found |= {"pixel_values": tiles, "image_sizes": sizes, "batch_num_images": torch.tensor(held)}
         if clips:
-            if len({clip.shape[0] for clip in clips}) > 1:
-                raise ValueError("clips of unlike length in one batch; ask with batch_size 1")
             found["pixel_values_videos"] = torch.stack(clips)
         return found

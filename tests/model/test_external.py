@@ -15,7 +15,7 @@ from external_families import FAMILY_NAMES, image_processor_of, make_checkpoint
 from transformers import AutoModelForImageTextToText
 
 from medvlm.data_recipes.packing import collate
-from medvlm.model import Image, Volume, load_checkpoint
+from medvlm.model import Image, Video, Volume, load_checkpoint
 from medvlm.model.external.pictures import pictures_of
 from medvlm.model.external.processing import ExternalProcessor
 from medvlm.model.external.settings import ExternalSettings
@@ -24,7 +24,6 @@ from medvlm.model.loading import checkpoint_config, empty_model, load_processor,
 from medvlm.model.packed_attention import NAME as PACKED
 
 BUDGET = {"volume": 4, "video": 4}
-WITH_CLIPS = [name for name in FAMILY_NAMES if name != "gemma3"]
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +288,39 @@ def test_an_answer_does_not_depend_on_its_batch(family, folders):
     together = answers([0, 1, 3])
     assert together == [answers([i])[0] for i in (0, 1, 3)]
     assert len({tuple(row) for row in together}) > 1
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_clips_of_unlike_length_share_a_batch(family, folders):
+    processor, model = processor_at(folders[family]), load_checkpoint(folders[family])[0]
+    long = a_video(3)
+    short = Video(frames=long.frames[:2], times_s=long.times_s[:2], modality="US")
+    chat = a_chat(["video"], "Is there an effusion?")
+
+    def answers(clips: list) -> list[list[int]]:
+        batch = processor(messages=[chat] * len(clips), visuals=[[clip] for clip in clips])
+        ids = model.generate(**batch, max_new_tokens=5, do_sample=False, eos_token_id=0, pad_token_id=0)
+        return ids[:, batch["input_ids"].shape[1] :].tolist()
+
+    assert answers([long, short]) == [answers([long])[0], answers([short])[0]]
+
+
+def test_a_saved_gemma_loads_with_auto_processor(folders, tmp_path):
+    """The other families' joint processors need torchvision: test_external_processors.py."""
+    model, processor = load_checkpoint(folders["gemma3"])
+    whole = library_processor("gemma3", processor)
+    model.save_pretrained(tmp_path / "whole")
+    whole.save_pretrained(tmp_path / "whole")
+    save_checkpoint(tmp_path / "again", *load_checkpoint(tmp_path / "whole"))
+    loaded = transformers.AutoProcessor.from_pretrained(tmp_path / "again")
+    picture = np.zeros((40, 40, 3), np.uint8)
+    messages = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "left?"}]}]
+    ids = loaded.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+    image = Image(pixels=np.zeros((1, 40, 40), np.float32), modality="XC", unit="display")
+    ours = load_processor(tmp_path / "again").render(
+        a_chat(["image"], "left?"), [processor.patch(image)]
+    )  # fmt: skip
+    assert ours.tokens.tolist() == np.ravel(ids).tolist()
 
 
 @pytest.mark.parametrize("family", FAMILY_NAMES)

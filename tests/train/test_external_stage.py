@@ -73,8 +73,8 @@ def checkpoint(folder: Path, number: int) -> Path:
     return next(folder.glob(f"stages/{number:02d}-*")) / "checkpoint"
 
 
-def test_each_stage_moves_the_components_that_it_names(trained, capfd):
-    family, _, _, folder = trained
+def test_each_stage_moves_the_components_that_it_names(trained):
+    _, _, _, folder = trained
     moved = []
     for number in range(1, 4):
         before, model = (load_checkpoint(checkpoint(folder, n))[0] for n in (number - 1, number))
@@ -114,7 +114,7 @@ def test_evaluation_chat_and_pairs_take_it_as_they_take_ours(trained, phantoms, 
 
 
 def test_a_plan_counts_tokens_without_weights(trained, capsys):
-    family, _, config, _ = trained
+    _, _, config, _ = trained
     assert plan.main([str(config)]) == 0
     shown = capsys.readouterr().out
     assert "instruct" in shown and "dpo" in shown and "⟦" in shown
