@@ -333,7 +333,7 @@ class MedVLMConfig(PretrainedConfig):
         if isinstance(vision_config, dict) or vision_config is None:
             vision_config = own_vision_config(vision_config or {})
         if isinstance(projector_config, dict) or projector_config is None:
-            projector_config = ProjectorConfig(**_without_model_type(projector_config))
+            projector_config = own_projector_config(projector_config or {})
         if text_config is None:
             text_config = {"model_type": "qwen3"}
         if isinstance(text_config, dict):
@@ -356,10 +356,25 @@ def check_vision_settings(values: dict[str, Any]) -> None:
     Raises:
         ValueError: names the settings, and those that there are.
     """
-    known = [name for name in inspect.signature(VisionConfig.__init__).parameters if name not in ("self", "kwargs")]
+    _refuse_unknown(values, VisionConfig, "model.vision")
+
+
+def own_projector_config(values: dict[str, Any]) -> ProjectorConfig:
+    """ProjectorConfig from its fields; those of a checkpoint say their ``model_type``, those written by hand do not.
+
+    Raises:
+        ValueError: a setting that there is not, or that the kind does not have.
+    """
+    if "model_type" not in values:
+        _refuse_unknown(values, ProjectorConfig, "model.projector")
+    return ProjectorConfig(**_without_model_type(values))
+
+
+def _refuse_unknown(values: dict[str, Any], config: type[PretrainedConfig], where: str) -> None:
+    known = [name for name in inspect.signature(config.__init__).parameters if name not in ("self", "kwargs")]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ValueError(f"model.vision has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+        raise ValueError(f"{where} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
 
 
 def own_vision_config(values: dict[str, Any]) -> PretrainedConfig:

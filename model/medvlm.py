@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from medvlm.model.batch import IGNORED, IMAGE
 from medvlm.model.config import MedVLMConfig
 from medvlm.model.packed_attention import NAME as PACKED
-from medvlm.model.projector import build_projector
+from medvlm.model.projector import build_projector, check_kept
 from medvlm.model.vision import build_encoder
 
 COMPONENTS = ("vision", "projector", "text")
@@ -88,6 +88,7 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         placements: Tensor,
     ) -> Tensor:
         """Visual tokens (N, text_hidden) in the order of the placeholders; each visual is encoded once."""
+        check_kept(self.config.projector_config, grids, axis_kinds, kept)
         encoded = self.vision(patches, grids, spacing, axis_kinds, self.merge)
         features = self.projector(encoded, grids, kept, axis_kinds)
         counts = visual_tokens.tolist()

@@ -16,7 +16,7 @@ from transformers.activations import ACT2FN
 from medvlm.model.config import ProjectorConfig
 from medvlm.model.projector_mixture import SoftMixtureOfExperts
 from medvlm.model.projector_pooling import SpatialPooling
-from medvlm.model.projector_resampling import AttentionPooling, PerceiverResampler
+from medvlm.model.projector_resampling import AttentionPooling, PerceiverResampler, reach
 
 
 class Projector(PreTrainedModel):
@@ -54,6 +54,17 @@ class Projector(PreTrainedModel):
         """
         merged = features.reshape(features.shape[0] // self.merged, -1)[kept]
         return self.down(self.act(self.up(self.norm(merged))))
+
+
+def check_kept(config: ProjectorConfig, grids: Tensor, axis_kinds: Tensor, kept: Tensor) -> None:
+    """Raise ValueError, naming both numbers, when ``kept`` is not one value for each token that the projector makes."""
+    made = sum(reach(config, grids, axis_kinds).queries)
+    if kept.shape != (made,):
+        raise ValueError(
+            f"'kept' holds {tuple(kept.shape)} values, but the projector of kind {config.kind!r} makes {made} tokens "
+            "of these visuals; use the processor that was saved with this model, or give it merge=config.merge and "
+            "projector=config.token_rule() of the model's ProjectorConfig"
+        )
 
 
 AnyProjector = Projector | SoftMixtureOfExperts | SpatialPooling | PerceiverResampler | AttentionPooling

@@ -33,7 +33,7 @@ class Reach:
 
 
 def reach(config: ProjectorConfig, grids: Tensor, axis_kinds: Tensor) -> Reach:
-    """The queries and patches of each visual of a pack: grids (V, 3), axis_kinds (V,)."""
+    """The tokens that the projector makes and the patches, of each visual of a pack: grids (V, 3), axis_kinds (V,)."""
     kinds = [_KIND[code] for code in axis_kinds.tolist()]
     rows = grids.tolist()
     return Reach(

@@ -33,6 +33,7 @@ from medvlm.data_recipes.walk import UNSTATED, WalkResult, walk_folder, write_wa
 from medvlm.eval.found import Found, describe_found
 from medvlm.eval.models import CheckpointModel
 from medvlm.eval.run import evaluate
+from medvlm.model.config import own_projector_config
 from medvlm.train.config import Curriculum, Stage, load_curriculum
 from medvlm.train.distributed import connect, disconnect
 from medvlm.train.run import run_curriculum
@@ -72,13 +73,16 @@ class Trial:
 
 def most_tokens(sample: Sample, curriculum: Curriculum) -> int:
     """An upper bound of the tokens of ``sample`` before there is a tokenizer: a byte is at least one token's worth."""
-    merge = math.prod(curriculum.model.projector["merge"])
+    projector = own_projector_config(curriculum.model.projector)
+    merge = math.prod(projector.merge)
     patches = curriculum.model.processor["max_patches"]
     total = 0
     for side in sample.sides():
         for turn in side:
             total += TURN_TOKENS + len(turn.text.encode())
-            total += sum(math.ceil(patches[ref.kind] / merge) for ref in turn.visuals)
+            for ref in turn.visuals:
+                fixed = projector.queries
+                total += math.ceil(patches[ref.kind] / merge) if fixed is None else fixed[ref.kind]
     return total
 
 

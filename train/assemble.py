@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 
 from medvlm.data_recipes.sample import Sample, read_jsonl
 from medvlm.model.chat_template import require_chat_template
-from medvlm.model.config import ProjectorConfig
+from medvlm.model.config import own_projector_config
 from medvlm.model.loading import (
     Model,
     Processor,
@@ -41,7 +41,7 @@ def first_processor(curriculum: Curriculum) -> Processor:
             set_chat_template(tokenizer, source.tokenizer["chat_template"])
         require_chat_template(tokenizer)
     add_visual_token(tokenizer)
-    vision, projector = vision_config(source.vision), ProjectorConfig(**source.projector)
+    vision, projector = vision_config(source.vision), own_projector_config(source.projector)
     sizes = {"patch_size": vision.patch_size, "merge": projector.merge, "projector": projector.token_rule()}
     return MedVLMProcessor(tokenizer, **sizes, **source.processor)
 

@@ -14,6 +14,7 @@ from medvlm.data_recipes.packing import collate
 from medvlm.data_recipes.phantoms.write import write_phantoms
 from medvlm.model import MedVLMProcessor, ProjectorConfig, build_model, load_checkpoint, save_checkpoint
 from medvlm.model.batch import IMAGE, VIDEO, VOLUME
+from medvlm.model.config import own_projector_config
 from medvlm.model.grid import GridRule
 from medvlm.model.projector import build_projector
 from medvlm.model.projector_mixture import SoftMixtureOfExperts, combine_weights, dispatch_weights
@@ -376,6 +377,19 @@ def test_a_pack_of_text_runs_a_blank_visual_through_every_parameter(kind):
     model(**batch.model_inputs()).logits.sum().backward()
     for name, parameter in model.projector.named_parameters():
         assert parameter.grad is not None and not parameter.grad.any(), name
+
+
+def test_a_processor_of_another_projector_is_refused():
+    processor = processor_of("pooling")
+    model = model_of("perceiver", processor)
+    words = r"'kept' holds .* values, .* of kind 'perceiver' makes 5 tokens.*projector=config\.token_rule"
+    with pytest.raises(ValueError, match=words):
+        model(**processor(messages=[a_chat(["image"], "Which zone?")], visuals=[[an_image()]]))
+
+
+def test_a_misspelt_setting_is_refused():
+    with pytest.raises(ValueError, match=r"model\.projector has no setting merg; it has kind, hidden_size, merge"):
+        own_projector_config({"merg": [2, 2, 2]})
 
 
 def test_each_kind_of_visual_has_its_own_number_of_tokens():
