@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoBackbone, AutoConfig, PretrainedConfig
+from transformers import MODEL_FOR_BACKBONE_MAPPING, AutoConfig, PretrainedConfig
 from transformers.utils import cached_file
 
 from medvlm.model import vision_libraries
@@ -276,13 +276,13 @@ def _transformers_config(request: Request) -> PretrainedConfig:
     return config
 
 
-def _transformers(kind: Any, config: PretrainedConfig, request: Request, **options: Any) -> Any:
+def _transformers(kind: Any, config: PretrainedConfig, request: Request) -> Any:
     if not request.reads:
-        module = kind._from_config(config) if not options else kind.from_config(config, **options)
+        module = kind._from_config(config, dtype=torch.float32)
         request.fill(module)
         return module
     module, report = kind.from_pretrained(
-        request.identifier, config=config, dtype=torch.float32, output_loading_info=True, **options
+        request.identifier, config=config, dtype=torch.float32, output_loading_info=True
     )
     wrong = {key: sorted(map(str, report[key])) for key in ("missing_keys", "mismatched_keys") if report.get(key)}
     wrong = {key: [name for name in names if ".head." not in f".{name}"] for key, names in wrong.items()}
@@ -293,17 +293,17 @@ def _transformers(kind: Any, config: PretrainedConfig, request: Request, **optio
 
 def _transformers_slices(request: Request, level: int) -> tuple[SliceBackboneConfig, dict[str, Tensor]]:
     config = _transformers_config(request)
-    names = config.stage_names if hasattr(config, "stage_names") else None
-    if not names:
-        raise ValueError(f"{request.name}: a {config.model_type} offers no feature maps (AutoBackbone)")
-    stages = names[1:]
+    if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
+        raise ValueError(f"{request.name}: transformers has no feature maps (AutoBackbone) of a {config.model_type}")
+    kind = MODEL_FOR_BACKBONE_MAPPING[type(config)]
+    stages = config.stage_names[1:]  # without the stem
     if not -len(stages) <= level < len(stages):
         raise ValueError(f"{request.name} has {len(stages)} feature maps, and level is {level}")
     config.out_features = [stages[level]]
     with request.device():
-        module = _transformers(AutoBackbone, config, request, **({} if request.reads else {"dtype": torch.float32}))
+        module = _transformers(kind, config, request)
     with torch.device("meta"):  # what the stride is, a transformers config does not say
-        shape = AutoBackbone.from_config(config)(torch.zeros(1, 3, 256, 256)).feature_maps[-1].shape
+        shape = kind._from_config(config)(torch.zeros(1, 3, 256, 256)).feature_maps[-1].shape
     mean, std = request.pixels or _processor_pixels(request)
     found = SliceBackboneConfig(
         library="transformers",
