@@ -26,6 +26,7 @@ from medvlm.train.assemble import first_config, first_processor, parameters, set
 from medvlm.train.config import Curriculum, EngineConfig, Stage, load_curriculum
 from medvlm.train.data import StageData, prepare_data
 from medvlm.train.stage import cache_folder
+from medvlm.train.stage_processor import stage_processors
 from medvlm.train.typed_yaml import BadConfig
 
 GIB = 2**30
@@ -153,7 +154,7 @@ def as_the_model_sees_it(rendered: Rendered, processor: Processor) -> str:
                 and supervised[stop] == supervised[start]
             ):
                 stop += 1
-            text = escape(processor.tokenizer.decode(tokens[start:stop]))
+            text = escape(str(processor.tokenizer.decode(tokens[start:stop])))
             pieces.append(f"[green]{text}[/green]" if supervised[start] else text)
         start = stop
     return "".join(pieces)
@@ -162,6 +163,7 @@ def as_the_model_sees_it(rendered: Rendered, processor: Processor) -> str:
 def show(curriculum: Curriculum, world_size: int, console: Console) -> list[StagePlan]:
     """Plan every stage and print it."""
     processor = first_processor(curriculum)
+    processors = stage_processors(processor, curriculum.stages)
     config = first_config(curriculum, processor)
     sizes = parameters(empty_model(config))
     table = Table("component", "parameters", title=f"{curriculum.name}: model")
@@ -172,14 +174,16 @@ def show(curriculum: Curriculum, world_size: int, console: Console) -> list[Stag
     plans = []
     with console.status("measuring samples"):
         for stage in curriculum.stages:
-            plans.append(plan_stage(curriculum, stage, config, processor, world_size))
+            plans.append(plan_stage(curriculum, stage, config, processors[stage.name], world_size))
     for plan in plans:
         show_stage(plan, curriculum, world_size, console)
     for plan in plans:
         for bad in plan.data.quarantine[:3]:
             console.print(f"[red]quarantined[/red] ({plan.stage.name}) {escape(str(bad))}")
     sample = plans[0].data.samples[0]
-    renderer = Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum))
+    renderer = Renderer(
+        processors[plans[0].stage.name], Path(curriculum.data.root), cache_folder(curriculum)
+    )
     console.print(f"\nfirst sample of {plans[0].stage.name!r}, {sample.sample_id}; what carries loss is green:")
     for side in renderer.sides(sample):
         console.print(as_the_model_sees_it(side, processor))

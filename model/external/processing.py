@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +191,3 @@ class ExternalProcessor:
             batch |= visual_tensors(shown)
             batch["placements"] = torch.arange(len(shown))
         return BatchFeature(batch)
-
-    def with_settings(self, changes: Mapping[str, Any]) -> ExternalProcessor:
-        """The same processor with other settings."""
-        settings = replace(self.settings, **changes)
-        return ExternalProcessor(self.config, self.tokenizer, self.image_processor, settings, self.source)
