@@ -242,6 +242,8 @@ class Stage:
         lora: adapters, beside or instead of full training of other components.
         steps: optimizer steps; or ``epochs``: passes over the mixture. Exactly one.
         packs_per_step: packs that each process accumulates for one optimizer step.
+        processor: settings of the processor that change from this stage on, such as ``max_patches``: a resolution
+            ladder over the same files. The checkpoint of the stage keeps them.
         schedule: how the learning rate falls after the warmup.
         min_learning_rate_ratio: share of the peak that the schedule ends with.
         save_every: optimizer steps between two saved states; None saves at the end only.
@@ -256,6 +258,7 @@ class Stage:
     steps: int | None = None
     epochs: float | None = None
     packs_per_step: int = 1
+    processor: dict[str, Any] = field(default_factory=dict)
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -440,4 +443,8 @@ def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
     plain = asdict(replace(curriculum, stages=stages, evaluation=None, output_dir=""))
     for key in ("root", "cache"):
         del plain["data"][key]
+    for done in plain["stages"]:
+        if not done["processor"]:
+            # Trainings from before the setting keep their fingerprint.
+            del done["processor"]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

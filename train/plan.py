@@ -181,9 +181,7 @@ def show(curriculum: Curriculum, world_size: int, console: Console) -> list[Stag
         for bad in plan.data.quarantine[:3]:
             console.print(f"[red]quarantined[/red] ({plan.stage.name}) {escape(str(bad))}")
     sample = plans[0].data.samples[0]
-    renderer = Renderer(
-        processors[plans[0].stage.name], Path(curriculum.data.root), cache_folder(curriculum)
-    )
+    renderer = Renderer(processors[plans[0].stage.name], Path(curriculum.data.root), cache_folder(curriculum))
     console.print(f"\nfirst sample of {plans[0].stage.name!r}, {sample.sample_id}; what carries loss is green:")
     for side in renderer.sides(sample):
         console.print(as_the_model_sees_it(side, processor))

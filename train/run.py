@@ -17,12 +17,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import write_atomic
-from medvlm.model.loading import save_checkpoint
+from medvlm.model.loading import load_processor, save_checkpoint
 from medvlm.train.assemble import first_model
 from medvlm.train.config import Curriculum, dump, fingerprint, load_curriculum
 from medvlm.train.distributed import Ranks, connect, disconnect
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage import run_stage, stage_folder
+from medvlm.train.stage_processor import stage_processors
 from medvlm.train.typed_yaml import BadConfig
 
 DONE = "done.json"
@@ -42,6 +43,9 @@ def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None
         output.mkdir(parents=True, exist_ok=True)
         write_atomic(output / "curriculum.yaml", dump(curriculum))
     checkpoint = start_checkpoint(curriculum, ranks)
+    if any(stage.processor for stage in curriculum.stages):
+        # A setting that a late stage gets wrong is said before the first one trains.
+        stage_processors(load_processor(checkpoint), curriculum.stages)
     for stage in curriculum.stages:
         folder = stage_folder(curriculum, stage.name)
         done = folder / DONE

@@ -34,6 +34,7 @@ from medvlm.train.objectives.supervised import Supervised
 from medvlm.train.optim import learning_rate_at, parameter_groups, scaled_learning_rates
 from medvlm.train.quantize import load_trained
 from medvlm.train.randomness import seed_everything
+from medvlm.train.stage_processor import processor_of_stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     trained = set_trainable(model, stage)
     if curriculum.engine.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    processor = processor_of_stage(processor, stage.processor)
     renderer = Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum))
     say = Narrator(stage.name, ranks.rank)
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
@@ -255,7 +257,7 @@ def save_stage(engine: Engine, start_from: Path, stage: Stage, folder: Path, pro
         if stage.lora is not None:
             save_adapter(folder.with_name("adapter"), model, base=str(start_from))
             merge_lora(model, probe)
-        save_checkpoint(folder, model, processor)
+        save_checkpoint(folder, model, processor_of_stage(processor, stage.processor))
     engine.barrier()
 
 
