@@ -66,7 +66,8 @@ def load_encoder(
         OSError: files that are not found.
     """
     given = {**fields, "patch_depth": patch_depth, "drop_layers": drop_layers, "depth_window": depth_window}
-    request = _request(name, weights, arguments, mean, std, shapes_only=False)
+    pixels = _pixels(name, mean, std)
+    request = Request(name=name, weights=weights, arguments=dict(arguments or {}), pixels=pixels)
     if slices:
         _check_slices(request, given)
         config, state = read_slices(request, level)
@@ -98,9 +99,10 @@ def encoder_config(
     """The config of ``load_encoder``'s answer; no weights are read and no memory is taken for them."""
     fields.pop("weights", None)
     given = {**fields, "patch_depth": patch_depth, "drop_layers": drop_layers, "depth_window": depth_window}
-    # Mean and std are folded into weights, which are not made here.
-    pixels = (mean or [0.5] * 3, std or [0.5] * 3) if not slices else (mean, std)
-    request = _request(name, False, arguments, *pixels, shapes_only=True)
+    pixels = _pixels(name, mean, std)
+    if not slices and pixels is None:
+        pixels = ((0.5,) * 3, (0.5,) * 3)  # folded into weights, which are not made here
+    request = Request(name=name, weights=False, arguments=dict(arguments or {}), pixels=pixels, shapes_only=True)
     if slices:
         _check_slices(request, given)
         return read_slices(request, level)[0]
@@ -155,23 +157,14 @@ def _check_patch_size(vision: dict[str, Any], config: PretrainedConfig) -> None:
         )
 
 
-def _request(
-    name: str,
-    weights: bool | str,
-    arguments: dict[str, Any] | None,
-    mean: list[float] | None,
-    std: list[float] | None,
-    *,
-    shapes_only: bool,
-) -> Request:
+def _pixels(name: str, mean: list[float] | None, std: list[float] | None) -> Pixels | None:
     if (mean is None) != (std is None):
         raise ValueError(f"{name}: mean and std go together, got mean {mean} and std {std}")
-    pixels: Pixels | None = None
-    if mean is not None and std is not None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"{name}: mean and std are 3 numbers each and std is positive, got {mean} and {std}")
-        pixels = (tuple(mean), tuple(std))
-    return Request(name=name, weights=weights, arguments=dict(arguments or {}), pixels=pixels, shapes_only=shapes_only)
+    if mean is None or std is None:
+        return None
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(f"{name}: mean and std are 3 numbers each and std is positive, got {mean} and {std}")
+    return tuple(mean), tuple(std)
 
 
 def _check_slices(request: Request, given: dict[str, Any]) -> None:

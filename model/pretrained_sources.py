@@ -32,6 +32,8 @@ from medvlm.model.slice_backbone import SliceBackboneConfig, cut_timm
 LIBRARIES = ("timm", "open_clip", "transformers")
 _HEADS = ("head.", "fc.", "classifier.")
 """A classifier is not ours; files may have one or not."""
+_NOT_ARCHITECTURE = ("_name_or_path", "architectures", "dtype", "transformers_version")
+"""Fields of a transformers config that say where and how it was saved."""
 
 Pixels = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per channel, of pixels in [0, 1]."""
@@ -308,7 +310,7 @@ def _transformers_slices(request: Request, level: int) -> tuple[SliceBackboneCon
     found = SliceBackboneConfig(
         library="transformers",
         architecture=config.model_type,
-        arguments=config.to_dict(),
+        arguments={key: value for key, value in config.to_diff_dict().items() if key not in _NOT_ARCHITECTURE},
         level=level,
         mean=mean,
         std=std,

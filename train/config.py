@@ -37,7 +37,7 @@ class ModelSource:
     Attributes:
         pretrained: folder or hub id of a saved medvlm model or of an existing vision-language model; the other fields
             must then be empty, but ``processor`` may change the settings of an existing model (ExternalSettings).
-        vision: fields of VisionConfig.
+        vision: fields of VisionConfig, or ``pretrained`` and arguments of ``model.pretrained.load_encoder``.
         projector: fields of ProjectorConfig.
         processor: arguments of the processor.
         text: ``{"config": {"model_type": ..., ...}}`` for random weights, or ``{"pretrained": id}``.
