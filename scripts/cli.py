@@ -8,6 +8,7 @@
     medvlm eval --model CHECKPOINT --data data/test_questions.jsonl --out runs/eval
     medvlm eval-pairs --model CHECKPOINT --data data/test_pairs.jsonl
     medvlm chat --model CHECKPOINT scan.nii.gz     ask about a picture, a volume or a clip
+    medvlm export CHECKPOINT --out FOLDER          a plain transformers folder with a model card; to a hub if asked
 
 On several processes: torchrun --nproc_per_node=8 -m medvlm.train.run CONFIG (the same arguments as medvlm train).
 Each command says more with --help. Exit codes: 0 done, 1 done but something is wrong, 2 refused: read the message.
@@ -29,6 +30,7 @@ COMMANDS = {
     ("eval",): "medvlm.eval.run",
     ("eval-pairs",): "medvlm.eval.pairs",
     ("chat",): "medvlm.scripts.chat",
+    ("export",): "medvlm.scripts.export",
     ("doctor",): "medvlm.scripts.doctor",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -180,7 +181,7 @@ def merge_lora(model: nn.Module, probe: PackedBatch, tolerance: float = 1e-3) ->
     return difference
 
 
-def _outermost_adapter(model: nn.Module) -> tuple[str, nn.Module] | None:
+def _outermost_adapter(model: nn.Module) -> tuple[str, Any] | None:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             return name, module
