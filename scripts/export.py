@@ -38,7 +38,7 @@ from medvlm.train.lora import merge_lora
 try:  # what huggingface_hub speaks HTTP by
     from httpx2 import TransportError
 except ModuleNotFoundError:
-    from httpx import TransportError
+    from httpx import TransportError  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

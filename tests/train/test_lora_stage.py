@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from decoder_families import FAMILIES, family_tokenizer
 from launching import run_group
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from medvlm.data_recipes.phantoms.write import write_phantoms
 from medvlm.model import load_checkpoint
@@ -154,3 +156,24 @@ def test_four_bits_under_zero_3_are_refused(phantoms, tmp_path, capsys):
     assert run.main([str(path), "engine.kind=deepspeed", "engine.zero_stage=3"]) == 2
     said = capsys.readouterr().err
     assert "ZeRO-3 partitions them" in said and "use zero_stage: 2" in said
+
+
+def test_a_decoder_without_a_chat_template_is_refused_until_one_is_named(phantoms, tmp_path, capsys):
+    family = FAMILIES["llama3"]
+    tokenizer = family_tokenizer(family)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "base")
+    decoder = AutoModelForCausalLM.from_config(AutoConfig.for_model(**family.config, vocab_size=len(tokenizer)))
+    decoder.save_pretrained(tmp_path / "base")
+    text = YAML[: YAML.index("  text:")] + f"  text: {{pretrained: {tmp_path / 'base'}}}\n"
+    text += f"  tokenizer: {{pretrained: {tmp_path / 'base'}}}\n" + YAML[YAML.index("  processor:") :]
+    path = tmp_path / "run.yaml"
+    path.write_text(text.replace("OUTPUT", str(tmp_path / "run")).replace("ROOT", str(phantoms)), encoding="utf-8")
+    assert run.main([str(path), "--stage", "tune"]) == 2
+    assert "has no chat template" in (said := capsys.readouterr().err) and "chat_template: chatml" in said
+    assert run.main([str(path), "--stage", "tune", "model.tokenizer.chat_template=chatml"]) == 0
+    model, processor = load_checkpoint(tmp_path / "run" / "stages" / "00-start" / "checkpoint")
+    rows = model.get_input_embeddings().weight
+    old = decoder.get_input_embeddings().weight
+    assert torch.equal(rows[: len(old)], old) and len(rows) == len(old) + 3
+    assert processor.tokenizer.convert_tokens_to_ids("<|im_end|>") in model.generation_config.eos_token_id
