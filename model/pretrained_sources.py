@@ -297,7 +297,7 @@ def _transformers_slices(request: Request, level: int) -> tuple[SliceBackboneCon
     config = _transformers_config(request)
     if type(config) not in MODEL_FOR_BACKBONE_MAPPING:
         raise ValueError(f"{request.name}: transformers has no feature maps (AutoBackbone) of a {config.model_type}")
-    kind = MODEL_FOR_BACKBONE_MAPPING[type(config)]
+    kind: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)]
     stages = config.stage_names[1:]  # without the stem
     if not -len(stages) <= level < len(stages):
         raise ValueError(f"{request.name} has {len(stages)} feature maps, and level is {level}")

@@ -56,7 +56,10 @@ class SliceBackboneConfig(PretrainedConfig):
     ) -> None:
         self.library = library
         self.architecture = architecture
-        self.arguments = dict(arguments or {})
+        # As JSON will give them back.
+        self.arguments: dict[str, Any] = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in (arguments or {}).items()
+        }
         self.level = level
         self.mean = list(mean)
         self.std = list(std)

@@ -71,7 +71,7 @@ class Case:
         return makers[self.library](self, folder)
 
 
-def redraw(module: nn.Module, seed: int = 0) -> nn.Module:
+def redraw(module: nn.Module, seed: int = 0) -> Any:
     """Every parameter and stored statistic anew: matrices of unit gain, tokens and positions 0.5, norms around 1."""
     generator = torch.Generator().manual_seed(seed)
     norms = {
@@ -90,11 +90,11 @@ def redraw(module: nn.Module, seed: int = 0) -> nn.Module:
                 value.copy_(1 + 0.3 * drawn)
             else:
                 value.copy_(0.3 * drawn)
-        for name, value in module.named_buffers():
+        for name, stored in module.named_buffers():
             if name.endswith("running_mean"):
-                value.copy_(0.3 * torch.randn(value.shape, generator=generator))
+                stored.copy_(0.3 * torch.randn(stored.shape, generator=generator))
             elif name.endswith("running_var"):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+                stored.copy_(0.5 + torch.rand(stored.shape, generator=generator))
     return module.eval()
 
 
