@@ -25,6 +25,7 @@ _STEMS = {
     "it": r"sinistr\w+|destr\w+",
     "ru": r"лев\w+|прав\w+|слева|справа|двусторонн\w+",
 }
+_BOX = re.compile("<box>")  # the numbers of a box name a side too
 _WORDS = re.compile(rf"\b(?:{'|'.join(_STEMS.values())})\b", re.IGNORECASE)
 _CHINESE = re.compile("[左右双雙]|[两兩单單][侧側]")
 """Words of a side in the languages that samples are served in. Chinese has no spaces, so its signs stand for words.
@@ -38,7 +39,7 @@ _EDGE, _SEED = 16, 57
 
 def side_word(text: str) -> str | None:
     """The first word in ``text`` that names a side of the body or of the picture; None when there is none."""
-    found = _WORDS.search(text) or _CHINESE.search(text)
+    found = _WORDS.search(text) or _CHINESE.search(text) or _BOX.search(text)
     return found.group() if found else None
 
 
@@ -131,11 +132,13 @@ def mirrors(transform: Transform, like: Visual, draws: int = 64) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmenter:
-    """The only way by which a Renderer accepts augmentations.
+    """Applies augmentations, and refuses those that make a text wrong; training has none today.
 
-    Each application to a sample whose text names a side is checked: the same draw is applied to a probe, so that a
-    transform which mirrors once in a thousand times is caught that time. The size may not change, because packs are
-    planned before.
+    Whoever adds one passes it through here: tests/test_laterality.py reads training packs and fails when one comes out
+    turned whose text names a side. Each application to such a sample is checked, not only the transform: the same draw
+    is applied to a probe first, so that one which mirrors once in a thousand times is caught that time. The size may
+    not change, because packs are planned before. Boxes and other places in the text are not moved along: a sample that
+    has them must not be shifted either, which this class does not check.
     """
 
     transforms: Sequence[Transform]

@@ -39,7 +39,8 @@ def processor_of_stage(processor: Processor, changes: Mapping[str, Any]) -> Proc
         )
     before = {name: getattr(processor, name) for name in (*CHANGEABLE, "patch_size", "merge", "projector")}
     after = before | _merged(before, changes)
-    return MedVLMProcessor(processor.tokenizer, chat_template=processor.chat_template, **after)
+    template: Any = processor.chat_template
+    return MedVLMProcessor(processor.tokenizer, chat_template=template, **after)
 
 
 def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
