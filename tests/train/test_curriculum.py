@@ -318,6 +318,10 @@ def test_a_loss_that_is_no_number_names_the_samples(trained, phantoms, tmp_path,
 
     root = with_rows(phantoms, tmp_path, strange)
     culprit = json.loads((Path(root) / "rows.jsonl").read_text().splitlines()[-1])["sample_id"]
+    # Untied, so that the damaged row spoils the samples that read it and no others.
+    for config in (model.config, model.config.text_config, model.text.config):
+        config.tie_word_embeddings = False
+    model.text.lm_head.weight = torch.nn.Parameter(model.text.lm_head.weight.detach().clone())
     with torch.no_grad():
         model.get_input_embeddings().weight[damaged[0]] = float("nan")
     model.save_pretrained(tmp_path / "damaged")
