@@ -30,6 +30,7 @@ from medvlm.data_recipes.grounding import (
     to_mm,
     voxels_of,
 )
+from medvlm.data_recipes.laterality import side_word
 from medvlm.data_recipes.phantoms import ct
 from medvlm.data_recipes.phantoms.anatomy import place
 from medvlm.data_recipes.phantoms.boxes import ct_boxes, radiograph_boxes
@@ -251,6 +252,10 @@ def test_ask_states_the_form_of_the_answer():
     assert trained.turns[-1].text == deep and request_for(deep, 3) in trained.turns[0].text
     with pytest.raises(BadSample, match="is no box"):
         ask(split="test", answers=["left"], **shared)
+
+
+def test_a_box_names_a_side_so_that_no_augmentation_may_mirror_it():
+    assert side_word(f"What is in {GOOD}?") == "<box>" and side_word("What is in it?") is None
 
 
 # --- reader and processor ------------------------------------------------------------------------------------
