@@ -82,10 +82,13 @@ def settings_from(values: Mapping[str, Any]) -> ExternalSettings:
 
 
 def read_settings(folder: Path, changes: Mapping[str, Any] | None = None) -> ExternalSettings:
-    """The settings saved in ``folder``, or the defaults, with ``changes`` over them."""
+    """The settings saved in ``folder``, or the defaults, with ``changes`` over them; groups are changed key by key."""
     path = folder / SETTINGS_FILE
     saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return settings_from({**saved, **(changes or {})})
+    for name, value in (changes or {}).items():
+        held = saved.get(name)
+        saved[name] = {**held, **value} if isinstance(held, dict) and isinstance(value, Mapping) else value
+    return settings_from(saved)
 
 
 def write_settings(folder: Path, settings: ExternalSettings) -> None:
