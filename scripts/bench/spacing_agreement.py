@@ -2,12 +2,13 @@
 
     python -m medvlm.scripts.bench.spacing_agreement --out runs/spacing
 
-Two models with equal weights, data and order learn to say the diameter of a ball in millimetres. One is told the
-spacing of each volume, so that its rotary positions are millimetres; for the other spacing is taken away, as a loader
-does that resamples any scan to one grid, and its positions are voxel indices. In training, spacing (0.6 to 3 mm) and
-number of voxels (24 to 48 along each axis) are drawn independently for each volume, so that the ball's extent in
-voxels, or as a part of the field of view, does not tell its size. In the test each ball, in its field of view of
-48 mm, is scanned at three spacings: the three answers should be the same.
+Two models with equal weights, data and order learn to say the diameter of a ball in millimetres, in steps of 5. One is
+told the spacing of each volume, so that its rotary positions are millimetres; for the other spacing is taken away, as a
+loader does that resamples any scan to one grid, and its positions are voxel indices. In training, spacing (0.6 to 3 mm)
+and number of voxels (16 to 40 along each axis) are drawn for each volume, so that the ball's extent in voxels, or as a
+part of the field of view, tells its size only as far as a large ball needs room (correlation about 0.6 and 0.5). In the
+test each ball, in its field of view of 40 mm,
+is scanned at three spacings: the three answers should be the same.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from rich.console import Console
-from rich.progress import track
 
 from medvlm.data_recipes.packing import collate
 from medvlm.model.batch import PackedBatch
@@ -42,10 +44,11 @@ from medvlm.train.objectives.supervised import Supervised
 from medvlm.train.optim import learning_rate_at
 from medvlm.train.randomness import seed_everything
 
-PATCH, COUNTS = 8, (24, 32, 40, 48)
+PATCH, COUNTS = 8, (16, 24, 32, 40)
 SPACING_MM = (0.6, 3.0)
-SIZE_MM = (4, 30)
-TEST_FIELD_MM, TEST_SPACINGS_MM, TEST_SIZE_MM = 48.0, (1.0, 1.5, 2.0), (6, 30)
+SIZES_MM = (5, 10, 15, 20, 25, 30)
+TEST_FIELD_MM, TEST_VOXELS, TEST_SIZES_MM = 40.0, (40, 24, 16), (10, 15, 20, 25, 30)
+TEST_SPACINGS_MM = tuple(TEST_FIELD_MM / voxels for voxels in TEST_VOXELS)
 LUNG_HU, LESION_HU, NOISE_HU = -850.0, 40.0, 30.0
 QUESTION = "What is the diameter of the lesion?"
 ARMS = ("millimetres", "index")
@@ -60,9 +63,9 @@ class Ball:
     field_mm: float
 
 
-def draw_ball(field_mm: float, sizes: tuple[float, float], rng: np.random.Generator) -> Ball:
-    """A ball of whole millimetres, all of it in the field of view."""
-    size = int(rng.integers(math.ceil(sizes[0]), math.floor(sizes[1]) + 1))
+def draw_ball(field_mm: float, sizes: Sequence[int], rng: np.random.Generator) -> Ball:
+    """A ball of one of ``sizes``, all of it in the field of view."""
+    size = int(rng.choice(sizes))
     z, y, x = rng.uniform(size / 2, field_mm - size / 2, 3)
     return Ball(size_mm=size, centre_mm=(float(z), float(y), float(x)), field_mm=field_mm)
 
@@ -85,8 +88,8 @@ def training_scan(rng: np.random.Generator) -> tuple[Volume, int]:
     while True:
         spacing = float(np.exp(rng.uniform(*np.log(SPACING_MM))))
         voxels = int(rng.choice(COUNTS))
-        sizes = max(SIZE_MM[0], 2.5 * spacing), min(SIZE_MM[1], 0.8 * voxels * spacing)
-        if math.floor(sizes[1]) >= math.ceil(sizes[0]):
+        sizes = [size for size in SIZES_MM if 2.5 * spacing <= size <= 0.8 * voxels * spacing]
+        if sizes:
             ball = draw_ball(voxels * spacing, sizes, rng)
             return scan(ball, voxels, rng), ball.size_mm
 
@@ -115,7 +118,7 @@ def build(arm_seed: int, width: int) -> tuple[MedVLMForConditionalGeneration, Me
     )  # fmt: skip
     vision = {
         "hidden_size": width, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 3 * width,
-        "patch_size": [PATCH] * 3, "rotary_wavelengths_mm": [10.0, 400.0], "initializer_range": 0.06,
+        "patch_size": [PATCH] * 3, "rotary_wavelengths_mm": [30.0, 600.0], "initializer_range": 0.06,
     }  # fmt: skip
     text = {
         "model_type": "qwen3", "hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -142,8 +145,8 @@ def training_pack(processor: MedVLMProcessor, arm: str, step: int, settings: Set
 class Settings:
     """What one run is."""
 
-    steps: int = 1200
-    batch: int = 16
+    steps: int = 2000
+    batch: int = 24
     width: int = 96
     learning_rate: float = 1e-3
     test_balls: int = 100
@@ -151,12 +154,12 @@ class Settings:
     threads: int = 1
 
 
-def train(arm: str, settings: Settings, console: Console) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
+def train(arm: str, settings: Settings) -> tuple[MedVLMForConditionalGeneration, MedVLMProcessor]:
     """The trained model of one arm."""
     model, processor = build(settings.seed, settings.width)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     objective, losses = Supervised(), []
-    for step in track(range(settings.steps), f"train {arm}", console=console, disable=not console.is_terminal):
+    for step in range(settings.steps):
         factor = learning_rate_at(
             step, schedule="cosine", total_steps=settings.steps, warmup_steps=min(50, settings.steps // 2),
             minimum_ratio=0.02,
@@ -170,7 +173,8 @@ def train(arm: str, settings: Settings, console: Console) -> tuple[MedVLMForCond
         optimizer.step()
         losses.append(loss.item())
         if (step + 1) % 100 == 0:
-            console.print(f"{arm}: step {step + 1}, mean loss of the last 100 {np.mean(losses[-100:]):.3f}")
+            said = f"{arm}: step {step + 1} of {settings.steps}, mean loss of the last 100 {np.mean(losses[-100:]):.3f}"
+            print(said, file=sys.stderr, flush=True)
     return model.eval(), processor
 
 
@@ -181,11 +185,11 @@ def answers(
     rng = np.random.default_rng([settings.seed, 2])
     said, true = [], []
     for _ in range(settings.test_balls):
-        ball = draw_ball(TEST_FIELD_MM, TEST_SIZE_MM, rng)
-        volumes = [as_seen(scan(ball, round(TEST_FIELD_MM / s), rng), arm) for s in TEST_SPACINGS_MM]
+        ball = draw_ball(TEST_FIELD_MM, TEST_SIZES_MM, rng)
+        volumes = [as_seen(scan(ball, voxels, rng), arm) for voxels in TEST_VOXELS]
         inputs = processor(messages=[messages(None)] * len(volumes), visuals=[[volume] for volume in volumes])
         with torch.inference_mode():
-            ids = model.generate(
+            ids = model.generate(  # type: ignore[misc]
                 **inputs, max_new_tokens=6, do_sample=False, eos_token_id=sorted(processor.end_ids),
                 pad_token_id=processor.tokenizer.pad_token_id,
             )  # fmt: skip
@@ -207,7 +211,7 @@ def measure(said: np.ndarray, true: np.ndarray) -> dict[str, Any]:
         "no_size": int((~whole).sum()),
         "mean_spread_mm": _mean(spread),
         "share_equal": _mean(spread == 0),
-        "share_within_2_mm": _mean(spread <= 2),
+        "share_within_5_mm": _mean(spread <= 5),
         "mean_absolute_error_mm": _mean(np.abs(kept - truth[:, None])),
         "mean_error_mm": [_mean(column - truth) for column in kept.T],
         "slope": slopes,
@@ -218,18 +222,28 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
+def run_arm(arm: str, settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train and ask one arm: its row of the table, and every answer."""
+    torch.set_num_threads(settings.threads)
+    began = time.perf_counter()
+    model, processor = train(arm, settings)
+    seconds = time.perf_counter() - began
+    said, true = answers(model, processor, arm, settings)
+    return measure(said, true) | {"training_seconds": round(seconds, 1)}, {"said": said.tolist(), "true": true.tolist()}
+
+
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """Markdown, one row an arm."""
-    spacings = ", ".join(f"{s:g}" for s in TEST_SPACINGS_MM)
+    spacings = ", ".join(f"{s:.2g}" for s in TEST_SPACINGS_MM)
     lines = [
-        f"| positions | spread of the three answers (mm) | all three equal | within 2 mm | mean absolute error (mm) | "
+        f"| positions | spread of the three answers (mm) | all three equal | within 5 mm | mean absolute error (mm) | "
         f"mean error at {spacings} mm | no size said |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm, row in rows.items():
         errors = ", ".join(f"{e:+.1f}" for e in row["mean_error_mm"])
         lines.append(
-            f"| {arm} | {row['mean_spread_mm']:.2f} | {row['share_equal']:.0%} | {row['share_within_2_mm']:.0%} | "
+            f"| {arm} | {row['mean_spread_mm']:.2f} | {row['share_equal']:.0%} | {row['share_within_5_mm']:.0%} | "
             f"{row['mean_absolute_error_mm']:.2f} | {errors} | {row['no_size']}/{row['balls']} |"
         )
     return "\n".join(lines)
@@ -243,19 +257,14 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args(arguments))
     out: Path = given.pop("out")
-    settings, console = Settings(**given), Console(stderr=True)
-    torch.set_num_threads(settings.threads)
-    rows, raw = {}, {}
-    for arm in ARMS:
-        began = time.perf_counter()
-        model, processor = train(arm, settings, console)
-        seconds = time.perf_counter() - began
-        said, true = answers(model, processor, arm, settings)
-        rows[arm] = measure(said, true) | {"training_seconds": round(seconds, 1)}
-        raw[arm] = {"said": said.tolist(), "true": true.tolist()}
+    settings = Settings(**given)
+    with ProcessPoolExecutor(len(ARMS), mp_context=get_context("spawn")) as pool:
+        results = dict(zip(ARMS, pool.map(run_arm, ARMS, [settings] * len(ARMS)), strict=True))
+    rows = {arm: row for arm, (row, _) in results.items()}
+    raw = {arm: answered for arm, (_, answered) in results.items()}
     report = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {settings.threads} threads",
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {settings.threads} thread(s) for each of two arms",
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
         },
