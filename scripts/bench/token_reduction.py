@@ -7,10 +7,10 @@ Tokens kept and errors are over the volumes that the closed 3D questions of PHAN
 over the given scans; accuracy is of the answers that the checkpoint gives to these questions with the tokens that each
 rule keeps, in batches of 4, and of 1 where the answers must be the same. The error of a dropped token is the difference
 to what stands for it: the last kept token of its column or, with pooling, the mean of its block. Channels are in
-[0, 1], and differences are taken of cells, which is what the bound is about (4 x 4 voxels where a rule has none), and of
-single voxels. Pooling averages the tokens that the projector made, because the checkpoint has no pooling projector: its
-accuracy is that of a model which never saw such means. The interval of a change is a bootstrap over patients of paired
-answers.
+[0, 1], and differences are taken of cells, which is what the bound is about (4 x 4 voxels where a rule has none), and
+of single voxels. Pooling averages the tokens that the projector made, because the checkpoint has no pooling projector:
+its accuracy is that of a model which never saw such means. The interval of a change is a bootstrap over patients of
+paired answers. ``--trained`` adds checkpoints that were trained with a reduction, each under its own.
 """
 
 from __future__ import annotations
@@ -106,17 +106,25 @@ def answers(model: CheckpointModel, items: Sequence[Item], visuals: dict[str, Vi
 
 
 def accuracy(
-    model: CheckpointModel, table: Sequence[Rule], items: Sequence[Item], visuals: dict[str, Visual], alone: int
+    checkpoint: Path,
+    trained: Sequence[Path],
+    table: Sequence[Rule],
+    items: Sequence[Item],
+    visuals: dict[str, Visual],
+    alone: int,
 ) -> list[dict[str, Any]]:
-    """For every rule: share of right answers, its change against the first rule in points, and batch 1 against 4."""
+    """For every rule: share of right answers, its change against the first rule in points, and batch 1 against 4.
+
+    The last rules of ``table`` belong to the checkpoints in ``trained``, in order; the others to ``checkpoint``.
+    """
     patients = [item.sample.patient_id for item in items]
-    projector, rows, first = model.model.projector, [], np.zeros(0)
-    for rule in track(table, "asking", console=_console()):
-        processor = RuleProcessor.under(rule, Path(model.path))
-        model.processor = processor
-        model.model.projector = projector
+    rows, first = [], np.zeros(0)
+    owners = [checkpoint] * (len(table) - len(trained)) + list(trained)
+    for rule, owner in track(list(zip(table, owners, strict=True)), "asking", console=_console()):
+        model = CheckpointModel(owner)
+        model.processor = processor = RuleProcessor.under(rule, owner)
         if rule.block is not None:
-            model.model.projector = PooledTokens(projector, processor.merge, rule.block)
+            model.model.projector = PooledTokens(model.model.projector, processor.merge, rule.block)
         began = time.perf_counter()
         texts = answers(model, items, visuals, 4)
         seconds = time.perf_counter() - began
@@ -142,8 +150,20 @@ def accuracy(
                 "seconds": seconds,
             }
         )
-    model.model.projector = projector
     return rows
+
+
+def own_rule(checkpoint: Path) -> Rule:
+    """The reduction that ``checkpoint`` was trained with, as a row.
+
+    Raises:
+        ValueError: it was trained without one.
+    """
+    reduction = RuleProcessor.from_pretrained(checkpoint).reduction
+    if reduction is None:
+        raise ValueError(f"{checkpoint} has no reduction in its processor; give it as --checkpoint")
+    said = ", ".join(f"{key} {value}" for key, value in reduction.items())
+    return Rule(name=f"trained with: {said}", reduction=reduction)
 
 
 def _right(item: Item, text: str) -> bool:
@@ -217,14 +237,14 @@ def _stamp() -> dict[str, Any]:
 def run(options: argparse.Namespace) -> None:
     """Measure, print, and write ``token_reduction.json`` and ``.md`` into the folder."""
     table = rules(options.bounds, options.cells, options.budgets)
+    table += [own_rule(checkpoint) for checkpoint in options.trained]
     report: dict[str, Any] = {**_stamp(), "checkpoint": options.checkpoint.name}
     parts: list[str] = []
     if options.data is not None:
         items = questions(options.data, options.limit, options.seed)
         visuals = load_visuals(items)
         rows = tallies(visuals.values(), table, options.checkpoint)
-        model = CheckpointModel(options.checkpoint)
-        asked = accuracy(model, table, items, visuals, options.alone)
+        asked = accuracy(options.checkpoint, options.trained, table, items, visuals, options.alone)
         report["phantoms"] = [{**row, **more} for row, more in zip(rows, asked, strict=True)]
         parts.append(markdown(report["phantoms"]))
     for path, volume in real_scans(options.real) if options.real else []:
@@ -247,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a medvlm checkpoint")
+    parser.add_argument("--trained", type=Path, nargs="*", default=[], help="checkpoints trained with a reduction")
     parser.add_argument("--data", type=Path, help="folder with test_questions.jsonl")
     parser.add_argument(
         "--real", type=Path, nargs="*", help="scans: files or folders of DICOM slices; PATH=HU for a CT"
