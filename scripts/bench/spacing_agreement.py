@@ -7,8 +7,7 @@ told the spacing of each volume, so that its rotary positions are millimetres; f
 loader does that resamples any scan to one grid, and its positions are voxel indices. In training, spacing (0.6 to 3 mm)
 and number of voxels (16 to 40 along each axis) are drawn for each volume, so that the ball's extent in voxels, or as a
 part of the field of view, tells its size only as far as a large ball needs room (correlation about 0.6 and 0.5). In the
-test each ball, in its field of view of 40 mm,
-is scanned at three spacings: the three answers should be the same.
+test each ball, in its field of view of 40 mm, is scanned at three spacings: the three answers should be the same.
 """
 
 from __future__ import annotations
