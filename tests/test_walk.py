@@ -74,7 +74,7 @@ def test_the_walk_of_one_sample(tmp_path, processor):
     extent = [v * s for v, s in zip(voxels, visual.spacing, strict=True)]
     assert extent == pytest.approx([SLICES * 6.0, SIDE * 8.0, SIDE * 8.0])
     pack = collate([(sample.sample_id, [rendered])])
-    pack.check(visual_token_id=processor.visual_token_id, merge=(1, 2, 2))
+    pack.check(visual_token_id=processor.visual_token_id)
     spoken = pack.targets[pack.targets >= 0].tolist()
     assert processor.tokenizer.decode(spoken) == f"{ANSWER}<|im_end|>"
 
