@@ -1,12 +1,12 @@
-"""Pretrained encoders of timm and open_clip. The core installation has neither: scripts/test_encoders.sh runs this."""
+"""Pretrained encoders of timm and open_clip. The core installation has neither: scripts/test_extras.sh runs this."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-pytest.importorskip("timm", reason="timm is not installed; bash scripts/test_encoders.sh runs these tests")
-pytest.importorskip("open_clip", reason="open_clip is not installed; bash scripts/test_encoders.sh runs these tests")
+pytest.importorskip("timm", reason="timm is not installed; bash scripts/test_extras.sh runs these tests")
+pytest.importorskip("open_clip", reason="open_clip is not installed; bash scripts/test_extras.sh runs these tests")
 
 from pretrained_encoders import check_in_medvlm, sized_processor
 

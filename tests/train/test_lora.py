@@ -14,6 +14,8 @@ from medvlm.train.config import Lora
 from medvlm.train.lora import adapters_off, add_lora, lora_targets, merge_lora
 from medvlm.train.quantize import Linear4bit, load_trained
 
+NEEDS_QLORA = "bitsandbytes is not installed; bash scripts/test_extras.sh runs these tests"
+
 EVERYWHERE = ("vision.attention", "vision.mlp", "text.attention", "text.mlp")
 
 
@@ -205,6 +207,7 @@ def test_what_experts_do_not_take_is_refused(processor, setting, value):
     ):
         add_lora(a_mixture(processor), Lora(targets=("text.mlp",), **{setting: value}))
     if setting == "quantize":
+        pytest.importorskip("bitsandbytes", reason=NEEDS_QLORA)
         with pytest.raises(ValueError, match=r"in full precision, because experts in one tensor"):
             add_lora(a_mixture(processor), Lora(targets=("text.attention",), quantize="nf4"))
     else:
@@ -232,7 +235,7 @@ def test_adapters_are_saved_as_peft_reads_them(processor, model, batch, tmp_path
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_frozen_layers_in_four_bits(processor, model, batch, tmp_path, dora):
-    pytest.importorskip("bitsandbytes", reason="needs the extra qlora")
+    pytest.importorskip("bitsandbytes", reason=NEEDS_QLORA)
     whole = logits(model, batch)
     names = adapted(model, targets=("text.attention",), quantize="nf4", dora=dora)
     packed = {name for name, module in model.named_modules() if isinstance(module, Linear4bit)}

@@ -93,7 +93,9 @@ def test_experts_of_a_mixture_through_both_stages(phantoms, tmp_path):
     "engine", ["accelerate", pytest.param("deepspeed", marks=pytest.mark.slow)], ids=["accelerate", "zero2-bf16"]
 )
 def test_four_bits_train_resume_to_the_bit_and_end_plain(phantoms, tmp_path, engine):
-    pytest.importorskip("bitsandbytes", reason="needs the extra qlora")
+    pytest.importorskip(
+        "bitsandbytes", reason="bitsandbytes is not installed; bash scripts/test_extras.sh runs these tests"
+    )
     more = [] if engine == "accelerate" else ["engine.kind=deepspeed", "engine.zero_stage=2", "engine.precision=bf16"]
     path = Path(config(tmp_path, phantoms))
     path.write_text(dense(path.read_text()), encoding="utf-8")
