@@ -110,7 +110,22 @@ def load_checkpoint(
         wrong["mismatched_keys"] = sorted(str(key) for key in report["mismatched_keys"])
     if wrong:
         raise ValueError(f"the weights of {source} do not fit its config: {wrong}; the checkpoint is damaged")
-    return model.to(device).eval(), MedVLMProcessor.from_pretrained(source)
+    processor = MedVLMProcessor.from_pretrained(source)
+    _check_agree(model.config, processor, source)
+    return model.to(device).eval(), processor
+
+
+def _check_agree(config: MedVLMConfig, processor: MedVLMProcessor, source: str | Path) -> None:
+    """Raise ValueError when the processor cuts or counts visuals in another way than the model reads them."""
+    vision, projector = config.vision_config, config.projector_config
+    read = {"patch_size": vision.patch_size, "merge": projector.merge, "projector": projector.token_rule()}
+    for name, expected in read.items():
+        found = getattr(processor, name)
+        if found != expected:
+            raise ValueError(
+                f"the processor saved in {source} has {name} {found}, but its model {expected}; the folder was put "
+                "together from two checkpoints: copy processor_config.json from the one that config.json came from"
+            )
 
 
 def _load_external(

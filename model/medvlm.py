@@ -89,6 +89,12 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> Tensor:
         """Visual tokens (N, text_hidden) in the order of the placeholders; each visual is encoded once."""
         check_kept(self.config.projector_config, grids, axis_kinds, kept)
+        vision = self.config.vision_config
+        if patches.shape[1] != vision.patch_dim:
+            raise ValueError(
+                f"a patch holds {patches.shape[1]} numbers, but those of the encoder hold {vision.patch_dim} "
+                f"(patch_size {vision.patch_size}); use the processor that was saved with this model"
+            )
         encoded = self.vision(patches, grids, spacing, axis_kinds, self.merge)
         features = self.projector(encoded, grids, kept, axis_kinds)
         counts = visual_tokens.tolist()

@@ -116,12 +116,22 @@ class MedVLMProcessor(ProcessorMixin):
                 f"reduction chooses among merged patches, but the projector makes its own tokens ({projector}); remove "
                 "model.processor.reduction, or use a projector of kind mlp or soft_moe"
             )
+        if isinstance(self._reduction, BoundedReduction):
+            self._reduction.check_patch(tuple(self.patch_size))  # type: ignore[arg-type]
         if slices not in ("average", "nearest"):
             raise ValueError(f"slices is {slices!r}; use average or nearest")
         for name, values in (("max_patches", self.max_patches), ("max_depth", self.max_depth)):
             unknown = set(values) - {"image", "volume", "video"}
             if unknown:
                 raise ValueError(f"{name} has unknown kinds {sorted(unknown)}; use image, volume, video")
+            wrong = {kind: value for kind, value in values.items() if type(value) is not int or value < 1}
+            if wrong:
+                raise ValueError(f"{name} must hold whole numbers of at least 1, got {wrong}")
+        if projector is not None and self.merge != [1, 1, 1]:
+            raise ValueError(
+                f"projector is {projector}, which makes tokens of single patches, but merge is {self.merge}; set "
+                "merge to [1, 1, 1], or use a projector of kind mlp or soft_moe"
+            )
         if VISUAL_TOKEN not in tokenizer.get_vocab():
             raise ValueError(f"the tokenizer has no {VISUAL_TOKEN}; pass it through model.tokenizer.add_visual_token")
         self.visual_token_id = int(tokenizer.convert_tokens_to_ids(VISUAL_TOKEN))  # type: ignore[arg-type]

@@ -60,8 +60,16 @@ class BoundedReduction:
         for kind, count in self.max_tokens.items():
             if kind not in KINDS:
                 raise ValueError(f"reduction.max_tokens has the unknown kind {kind!r}; use {', '.join(KINDS)}")
-            if count < 1:
+            if type(count) is not int or count < 1:
                 raise ValueError(f"reduction.max_tokens.{kind} is {count}; one token is always kept: write 1 or more")
+
+    def check_patch(self, patch: Size3) -> None:
+        """Raise ValueError when cells do not fill a patch of (z, y, x) voxels."""
+        _, h, w = patch
+        if h % self.cell or w % self.cell:
+            raise ValueError(
+                f"reduction.cell is {self.cell}, which does not divide a patch of {h} x {w} voxels; choose a divisor"
+            )
 
     def columns(self, patches: np.ndarray, tokens: Size3, patch: Size3) -> np.ndarray:
         """What ``keep`` compares: (T, columns, cells of one token) in [-1, 1].
@@ -74,11 +82,8 @@ class BoundedReduction:
         Raises:
             ValueError: ``cell`` does not divide the patch.
         """
+        self.check_patch(patch)
         t, h, w = patch
-        if h % self.cell or w % self.cell:
-            raise ValueError(
-                f"reduction.cell is {self.cell}, which does not divide a patch of {h} x {w} voxels; choose a divisor"
-            )
         if t > 1 or self.cell > 1:
             split = patches.reshape(len(patches), -1, t, h // self.cell, self.cell, w // self.cell, self.cell)
             patches = split.mean(axis=(2, 4, 6))

@@ -10,6 +10,9 @@ from torch import nn
 
 Schedule = Literal["cosine", "constant", "linear"]
 
+_NEVER_DECAYED = ("bias", ".table", ".prefix", ".slots", ".queries.table.weight")
+"""Besides vectors: learned positions, class tokens and queries are no weights of a product (timm's no_weight_decay)."""
+
 
 def parameter_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
@@ -43,7 +46,7 @@ def parameter_groups(
                 f"parameter {name!r} is trainable, but its component {component!r} has no learning rate; "
                 f"freeze it (requires_grad_(False)) or add it to {sorted(learning_rates)}"
             )
-        decay = parameter.ndim > 1 and not name.endswith("bias")
+        decay = parameter.ndim > 1 and not name.endswith(_NEVER_DECAYED)
         group = f"{component}.{'decay' if decay else 'no_decay'}"
         entry = found.setdefault(
             group,

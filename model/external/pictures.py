@@ -54,7 +54,9 @@ def pictures_of(visual: Visual, settings: ExternalSettings, *, has_clips: bool, 
         count -= count % frames_multiple
     middles = ((np.arange(count) + 0.5) * depth / count).astype(int)
     if isinstance(visual, Video):
-        visual, middles = _only(visual, middles), np.arange(count)
+        # Frame i is shown as lying at i times the step, so the first of each stretch is taken, not its middle.
+        firsts = (np.arange(count) * depth / count).astype(int)
+        visual, middles = _only(visual, firsts), np.arange(count)
     channels = to_channels(visual, settings.rule)  # (3, D, H, W) in [0, 1]
     if isinstance(visual, Volume) and settings.slices == "average" and count < depth:
         channels = np.stack([resize_volume(channel, (count, *channel.shape[1:])) for channel in channels])

@@ -23,7 +23,8 @@ from medvlm.model.external.settings import ExternalSettings, read_settings, writ
 from medvlm.model.processing import PatchedVisual, Rendered, visual_tensors
 from medvlm.model.visual import Visual, kind_of
 
-_REMEMBERED = 256
+_REMEMBERED = 8
+"""Pictures in a second form: the samples that share one lie together in a pack."""
 
 
 class ExternalProcessor:
@@ -149,7 +150,10 @@ class ExternalProcessor:
         """The same object for the same visual, so that what two samples share is encoded once."""
         key = (id(visual), images == 1)
         if key not in self._shown:
-            self._shown[key] = (visual, self.family.alone_or_among(visual, images))
+            seen = self.family.alone_or_among(visual, images)
+            if seen is visual:
+                return visual
+            self._shown[key] = (visual, seen)
             if len(self._shown) > _REMEMBERED:
                 self._shown.popitem(last=False)
         return self._shown[key][1]

@@ -49,21 +49,25 @@ class ExternalSettings:
         if not self.second_in_mm > 0:
             raise ValueError(f"second_in_mm is {self.second_in_mm}; use a positive number of millimetres")
         for name, values in (("max_depth", self.max_depth), ("max_pixels", self.max_pixels)):
+            if not isinstance(values, Mapping):
+                raise ValueError(f"{name} is {values!r}; write numbers per kind, such as {{volume: 32}}")
             unknown = set(values) - set(_KINDS)
             if unknown:
                 raise ValueError(f"{name} has unknown kinds {sorted(unknown)}; use image, volume, video")
-            wrong = {kind: value for kind, value in values.items() if not (isinstance(value, int) and value > 0)}
+            wrong = {kind: value for kind, value in values.items() if not (type(value) is int and value > 0)}
             if wrong:
                 raise ValueError(f"{name} must be positive whole numbers, got {wrong}")
         object.__setattr__(self, "max_depth", {"volume": 32, "video": 16, **self.max_depth})
         object.__setattr__(self, "max_pixels", dict(self.max_pixels))
+        if not isinstance(self.intensity, Mapping):
+            raise ValueError(f"intensity is {self.intensity!r}; write fields of IntensityRule, or leave it out")
         object.__setattr__(self, "intensity", dict(self.intensity))
-        IntensityRule(**self.intensity)
+        IntensityRule.from_dict(self.intensity)
 
     @property
     def rule(self) -> IntensityRule:
         """The rule that ``intensity`` states."""
-        return IntensityRule(**self.intensity)
+        return IntensityRule.from_dict(self.intensity)
 
 
 def settings_from(values: Mapping[str, Any]) -> ExternalSettings:

@@ -206,7 +206,7 @@ class ExternalVLM(nn.Module):
             own = replace(visuals, placements=chosen) if shown else None
             mask = None if attention_mask is None else attention_mask[row : row + 1]
             inputs = self.family.library_inputs(input_ids[row : row + 1], own)
-            written.append(self.model.generate(**inputs, attention_mask=mask, **options)[0])
+            written.extend(self.model.generate(**inputs, attention_mask=mask, **options))
         pad = options.get("pad_token_id", self.generation_config.pad_token_id)
         return nn.utils.rnn.pad_sequence(written, batch_first=True, padding_value=0 if pad is None else pad)
 

@@ -386,6 +386,10 @@ def test_wrong_use_says_what_to_do(folders, tmp_path):
         processor_at(folders["qwen3_vl"], patch_size=[2, 16, 16])
     with pytest.raises(ValueError, match="unknown kinds"):
         ExternalSettings(max_depth={"scan": 3})
+    with pytest.raises(ValueError, match="'hu_window'"):
+        ExternalSettings(intensity={"hu_window": "chest"})
+    with pytest.raises(ValueError, match="intensity is None; write fields of IntensityRule"):
+        ExternalSettings(intensity=None)
     transformers.ViTConfig().save_pretrained(tmp_path / "vit")
     with pytest.raises(ValueError, match=r"'vit' checkpoint.*Qwen2\.5-VL \(qwen2_5_vl\).*model\.text\.pretrained"):
         checkpoint_config(tmp_path / "vit")

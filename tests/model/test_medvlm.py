@@ -6,7 +6,7 @@ from conftest import a_chat, a_volume, an_image, tiny_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from medvlm.data_recipes.packing import collate
-from medvlm.model import load_checkpoint, save_checkpoint
+from medvlm.model import MedVLMProcessor, load_checkpoint, save_checkpoint
 
 
 def rendered(processor, conversations):
@@ -159,3 +159,22 @@ def test_processor_of_another_model_is_refused(processor, model):
     inputs["input_ids"][0, 1:3] = 0
     with pytest.raises(ValueError, match=r"placeholder tokens for \d+ visual tokens; use the processor"):
         model(**inputs)
+
+
+def test_patches_of_another_encoder_are_refused(processor, model):
+    inputs = processor(messages=[a_chat(["image"], "x")], visuals=[[an_image()]])
+    inputs["patches"] = inputs["patches"][:, :-3]
+    with pytest.raises(
+        ValueError, match=r"a patch holds 381 numbers, .* hold 384 \(patch_size \[2, 8, 8\]\); use the proc"
+    ):
+        model(**inputs)
+
+
+def test_a_folder_of_two_checkpoints_is_refused(processor, model, tmp_path):
+    save_checkpoint(tmp_path, model, processor)
+    other = MedVLMProcessor(processor.tokenizer, patch_size=processor.patch_size, merge=(1, 1, 1))
+    other.save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"has merge \[1, 1, 1\], but its model \[1, 2, 2\]; the folder was put together"
+    ):
+        load_checkpoint(tmp_path)

@@ -202,6 +202,12 @@ def test_save_and_load(name, tmp_path):
 
 def test_wrong_settings_are_refused():
     tokenizer = train_tokenizer(TEXTS, 300)
+    with pytest.raises(ValueError, match=r"max_depth must hold whole numbers of at least 1, got {'volume': 0}"):
+        MedVLMProcessor(tokenizer, max_depth={"volume": 0})
+    with pytest.raises(ValueError, match=r"reduction\.cell is 4, which does not divide a patch of 14 x 14 voxels"):
+        MedVLMProcessor(tokenizer, patch_size=(2, 14, 14), reduction={})
+    with pytest.raises(ValueError, match=r"merge is \[1, 2, 2\]; set merge to \[1, 1, 1\]"):
+        MedVLMProcessor(tokenizer, projector={"pool": [2, 2, 2]})
     with pytest.raises(ValueError, match=r"max_patches has unknown kinds \['picture'\]; use image, volume, video"):
         MedVLMProcessor(tokenizer, max_patches={"picture": 3})
     with pytest.raises(ValueError, match="hu_windows must name three channels"):

@@ -31,6 +31,13 @@ def test_groups_hold_exactly_what_is_trained_and_decay_only_matrices(model):
     assert held == {id(p) for p in model.parameters() if p.requires_grad}
 
 
+def test_positions_and_class_tokens_are_not_decayed():
+    network = nn.ModuleDict({"vision": nn.Module()})
+    network["vision"].table, network["vision"].prefix = nn.Parameter(torch.ones(4, 2)), nn.Parameter(torch.ones(1, 2))
+    groups = parameter_groups(network.named_parameters(), component_of, {"vision": 1e-4}, 0.1)
+    assert [(g["name"], g["weight_decay"], len(g["params"])) for g in groups] == [("vision.no_decay", 0.0, 2)]
+
+
 def test_what_is_trained_and_what_has_a_rate_must_agree(model):
     with pytest.raises(ValueError, match=r"'text\.0\.weight' is trainable, but its component 'text' has no"):
         parameter_groups(model.named_parameters(), component_of, {"vision": 1e-4}, 0.1)
