@@ -77,8 +77,8 @@ class _Unreadable(Exception):
         self.reason: Reason = reason
 
 
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
-_OURS = re.compile(r"<box>(.*?)(?:</box>|(?=<box>)|\Z)", re.DOTALL)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
+_OURS = re.compile(r"<box>(.*?)(</box>(?:\s*mm\b)?|(?=<box>)|\Z)", re.DOTALL | re.IGNORECASE)
 _OURS_INSIDE = re.compile(r"\s*\(([^()]*)\)\s*(mm)?\s*", re.IGNORECASE)
 _MILLIMETRES = re.compile(r"\)\s*mm\s*</box>", re.IGNORECASE)
 _QWEN_TAGS = re.compile(r"<\|box_start\|>(.*?)(?:<\|box_end\|>|(?=<\|box_start\|>)|\Z)", re.DOTALL)
@@ -184,10 +184,15 @@ def _qwen_pieces(text: str) -> list[str]:
     return pieces
 
 
+def _our_pieces(text: str) -> list[str]:
+    """What stands inside of each box; a box that is not closed, or followed by its unit, is none that can be read."""
+    return [match[1] if match[2].lower() == "</box>" else "" for match in _OURS.finditer(text)]
+
+
 _Read = Callable[[str, int, "Sequence[float] | None"], Box]
 _Found = Callable[[str], list[str]]
 _FORMS: Mapping[BoxForm, tuple[_Read, _Found]] = {
-    "box": (_read_ours, _OURS.findall),
+    "box": (_read_ours, _our_pieces),
     "thousandths": (_read_thousandths, _qwen_pieces),
     "m3d": (_read_m3d, _LIST.findall),
 }

@@ -16,8 +16,8 @@ Transform = Callable[[Visual, np.random.Generator], Visual]
 """An augmentation: all that it draws at random comes from the generator, in an order that the values do not change."""
 
 _STEMS = {
-    "en": r"left|right|bilat[eé]r\w*|unilateral\w*|ipsilateral\w*|contralateral\w*|lateral\w*|medial\w*|both sides"
-    r"|clockwise|sinist\w+|dextr\w+|[lr](?:ll|ul|ml|uq|lq)|mirror\w*|situs",
+    "en": r"left\w*|right\w*|bilat[eé]r\w*|unilateral\w*|ipsilateral\w*|contralateral\w*|lateral\w*|medial\w*"
+    r"|both sides|(?:anti|counter)?clockwise|levo\w+|sinist\w+|dextr\w+|[lr](?:ll|ul|ml|uq|lq)|mirror\w*|situs",
     "es": r"izquierd\w+|derech\w+",
     "fr": r"gauches?|droite?s?",
     "de": r"links\w*|rechts\w*|linke\w*|rechte\w*|beid(?:seit|seits)\w*|seiten\w*",
@@ -25,8 +25,10 @@ _STEMS = {
     "it": r"sinistr\w+|destr\w+",
     "ru": r"лев\w+|прав\w+|слева|справа|двусторонн\w+",
 }
-_BOX = re.compile("<box>")  # the numbers of a box name a side too
-_WORDS = re.compile(rf"\b(?:{'|'.join(_STEMS.values())})\b", re.IGNORECASE)
+_BOX = re.compile(r"<box>|<\|box_start\|>|bbox_2d", re.IGNORECASE)  # the numbers of a box name a side too
+# Letters and digits end a word here, an underscore does not.
+_WORDS = re.compile(rf"(?<![^\W_])(?:{'|'.join(_STEMS.values())})(?![^\W_])", re.IGNORECASE)
+_SHORT = re.compile(r"(?<![^\W_])(?:L|R|LT|RT|Lt|Rt|OD|OS|LV|RV|LA|RA|RCA|LCA|LAD|izq|der)(?![^\W_])")
 _CHINESE = re.compile("[左右双雙]|[两兩单單][侧側]")
 """Words of a side in the languages that samples are served in. Chinese has no spaces, so its signs stand for words.
 Too many words are harmless (a turned picture is left out), too few are not: "right" may also mean correct."""
@@ -39,7 +41,7 @@ _EDGE, _SEED = 16, 57
 
 def side_word(text: str) -> str | None:
     """The first word in ``text`` that names a side of the body or of the picture; None when there is none."""
-    found = _WORDS.search(text) or _CHINESE.search(text) or _BOX.search(text)
+    found = _WORDS.search(text) or _SHORT.search(text) or _CHINESE.search(text) or _BOX.search(text)
     return found.group() if found else None
 
 

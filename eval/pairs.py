@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.model, options.data, device=options.device, limit=options.limit, progress=sys.stderr.isatty()
         )
         result = {**pair_accuracy(scores), "quarantined": len(quarantine)}
-    except (BadSample, ValueError, OSError) as error:
+    except (BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm eval-pairs: {error}", file=sys.stderr)
         return 2
     if options.out is not None:

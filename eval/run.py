@@ -129,7 +129,10 @@ def _check_box_form(items: Sequence[Item], form: BoxForm) -> None:
     """Refuse, before anything is asked, a form that cannot hold the boxes that are asked for."""
     for question in (item.question for item in items if item.question.kind == "box"):
         axes = len(reference_boxes(question.answers, question.extent_mm)[0].low)
-        read_box("", axes=axes, form=form)
+        try:
+            read_box("", axes=axes, form=form)
+        except ValueError as error:
+            raise ValueError(f"{error}; or give manifests without boxes of {axes} axes") from error
 
 
 def _claim(out: Path, model: str) -> None:

@@ -93,7 +93,7 @@ def empty_model(config: PretrainedConfig) -> Model:
 def load_checkpoint(
     source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> tuple[Model, Processor]:
-    """Load model (in eval mode) and processor from a checkpoint folder or a hub id.
+    """Load model (eval mode) and processor from a checkpoint folder or hub id; in fp32 unless ``dtype`` says otherwise.
 
     Raises:
         FileNotFoundError: a local path without config.json.
@@ -102,7 +102,7 @@ def load_checkpoint(
     if not isinstance(checkpoint_config(source), MedVLMConfig):
         return _load_external(source, device, dtype)
     loaded: tuple[Any, dict[str, Any]] = MedVLMForConditionalGeneration.from_pretrained(  # type: ignore[assignment]
-        source, dtype=dtype, output_loading_info=True
+        source, dtype=dtype or torch.float32, output_loading_info=True
     )
     model, report = loaded
     wrong = {key: sorted(report[key]) for key in ("missing_keys", "unexpected_keys") if report.get(key)}

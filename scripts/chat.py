@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         visuals = [load_visual(path, json.loads(options.options)) for path in options.visuals]
         model, processor = load_checkpoint(options.model, device=options.device)
-    except (BadSample, ValueError, OSError) as error:
+    except (BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm chat: {error}", file=sys.stderr)
         return 2
     questions = iter([options.question]) if options.question else typed_questions()

@@ -149,16 +149,20 @@ def push_to_hub(folder: Path, repository: str, *, private: bool = False) -> str:
         OSError: the hub refused, or cannot be reached.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     check_repository(repository)
     api = HfApi()
     try:
         return _upload(api, folder, repository, private)
     except TransportError as error:
-        raise OSError(
-            f"the hub {api.endpoint} cannot be reached ({error}); {folder} is whole: upload it later with "
-            f"`hf upload {repository} {folder}`"
-        ) from error
+        raise OSError(f"the hub {api.endpoint} cannot be reached ({error}); {_later(folder, repository)}") from error
+    except HfHubHTTPError as error:
+        raise OSError(f"the hub {api.endpoint} refused: {error}; {_later(folder, repository)}") from error
+
+
+def _later(folder: Path, repository: str) -> str:
+    return f"{folder} is whole: upload it later with `hf upload {repository} {folder}`"
 
 
 def _upload(api: HfApi, folder: Path, repository: str, private: bool) -> str:
@@ -166,8 +170,8 @@ def _upload(api: HfApi, folder: Path, repository: str, private: bool) -> str:
     # The hub ignores the wish for a repository that is there already; weights must not become public by that.
     if private and not api.model_info(made.repo_id).private:
         raise ValueError(
-            f"{made} is public, so nothing was uploaded; make it private in its settings, name another repository, or "
-            "leave --private out"
+            f"{made} is public, so nothing was uploaded; make it private in its settings or name another repository; "
+            f"{_later(folder, repository)}"
         )
     api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="medvlm export")
     return str(made)
@@ -217,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"written: {options.out}")
         if options.push_to_hub is not None:
             print(f"uploaded: {push_to_hub(options.out, options.push_to_hub, private=options.private)}")
-    except (BadSample, ValueError, OSError) as error:
+    except (BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm export: {error}", file=sys.stderr)
         return 2
     return 0

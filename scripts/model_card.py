@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 from medvlm.data_recipes.sample import Sample, read_jsonl
 from medvlm.model.loading import Model
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
-from medvlm.train.config import Curriculum, load_curriculum
+from medvlm.train.config import Curriculum, Stage, load_curriculum
 
 CARD = "README.md"
 _PACKAGES = ("medvlm", "torch", "transformers", "peft", "tokenizers", "safetensors")
@@ -87,6 +88,7 @@ def model_card(
         FileNotFoundError: ``run`` or ``evaluation`` is given and holds no such file.
     """
     curriculum = None if run is None else _curriculum(run)
+    stages = () if curriculum is None else _stages_until(curriculum, checkpoint)
     bases = _bases(curriculum, checkpoint)
     own = isinstance(model, MedVLMForConditionalGeneration)
     kind = "decoder" if decoder_only else "medvlm" if own else "external"
@@ -109,8 +111,8 @@ def model_card(
         ("Licence", f"Stated by the exporter{said}." if licence else "Not stated by the exporter. The licences of the "
          "parts it was made from apply."),
         ("Made from", "\n".join(f"- {_name(base)}" for base in bases) or "Random weights; nothing pretrained."),
-        ("Training", _training(curriculum, run)),
-        ("Data", _data(curriculum)),
+        ("Training", _training(stages, run)),
+        ("Data", _data(curriculum, stages)),
         ("Evaluation", _evaluation(evaluation)),
         ("Versions", _versions(merged)),
     ]  # fmt: skip
@@ -148,11 +150,17 @@ def _summary(model: Model, decoder_only: bool) -> str:
     return f"{what} ({shown.config.model_type}), {count:,} parameters, written by `medvlm export`."
 
 
-def _training(curriculum: Curriculum | None, run: Path | None) -> str:
-    if curriculum is None or run is None:
+def _stages_until(curriculum: Curriculum, checkpoint: str) -> tuple[Stage, ...]:
+    """The stages that ``checkpoint`` went through: all, or those up to its own folder NN-STAGE."""
+    number = Path(checkpoint).resolve().parent.name.partition("-")[0]
+    return curriculum.stages[: int(number)] if number.isdigit() else curriculum.stages
+
+
+def _training(stages: Sequence[Stage], run: Path | None) -> str:
+    if run is None:
         return "Not known to the exporter."
     rows = ["| stage | objective | trained parameters | steps |", "|---|---|---|---|"]
-    for number, stage in enumerate(curriculum.stages, start=1):
+    for number, stage in enumerate(stages, start=1):
         done = run / "stages" / f"{number:02d}-{stage.name}" / "done.json"
         if done.is_file():
             record = json.loads(done.read_text(encoding="utf-8"))
@@ -161,13 +169,13 @@ def _training(curriculum: Curriculum | None, run: Path | None) -> str:
     return "\n".join(rows)
 
 
-def _data(curriculum: Curriculum | None) -> str:
+def _data(curriculum: Curriculum | None, stages: Sequence[Stage]) -> str:
     """A row per source and licence; manifests that are gone are named."""
     if curriculum is None:
         return "Not known to the exporter."
     counts: Counter[tuple[str, str, str]] = Counter()
     gone = []
-    manifests = dict.fromkeys(source.manifest for stage in curriculum.stages for source in stage.mixture)
+    manifests = dict.fromkeys(source.manifest for stage in stages for source in stage.mixture)
     for manifest in manifests:
         path = Path(curriculum.data.root) / manifest
         if not path.is_file():

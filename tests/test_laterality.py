@@ -268,6 +268,8 @@ def test_an_augmentation_that_changes_the_size_is_refused():
         "左肺结节", "右侧胸腔积液", "双侧", "双肺纹理增多", "nódulo en el pulmón izquierdo", "derrame pleural derecho",
         "Rundherd links", "linksseitiger Erguss", "im rechten Oberlappen", "beidseits", "poumon gauche", "à droite",
         "épanchement du côté droit", "bilatéral", "derrame à esquerda", "pulmão direito", "polmone sinistro",
+        "leftward shift", "leftsided", "left_lung", "counterclockwise", "levoscoliosis", "L lung", "OD", "Rt. base",
+        '"bbox_2d": [1, 2, 3, 4]', "<|box_start|>(1,2),(3,4)<|box_end|>",
         "a destra", "bilaterale", "в левом лёгком", "правосторонний", "справа", "двусторонние изменения",
     ],
 )  # fmt: skip
@@ -325,7 +327,6 @@ def turned_in_training(renderer, samples, rounds) -> list[str]:
         mixture=Mixture(sizes=(len(samples),), weights=(1.0,), seed=0), lengths=lengths,
         tokens_per_pack=max(n.tokens for n in lengths), patches_per_pack=max(n.patches for n in lengths),
     )  # fmt: skip
-    truth = Renderer(renderer.processor, renderer.root)
     loader, found = Loader(samples, plan, renderer, packs_per_step=1), []
     steps = loader.steps(0)
     by_id = {sample.sample_id: sample for sample in samples}
@@ -333,7 +334,8 @@ def turned_in_training(renderer, samples, rounds) -> list[str]:
         (pack,) = next(steps)
         pieces = pack.patches.split(pack.grids.prod(dim=1).tolist())
         for name, grid, patches in zip(pack.sample_ids, pack.grids.tolist(), pieces, strict=True):
-            whole = truth.visual(by_id[name].visuals()[0])
+            # From the file, past the renderer: what trains is under test.
+            whole = renderer.processor.patch(read(by_id[name].visuals()[0], renderer.root))
             arrays = [assemble(p, grid, renderer.processor.rule) for p in (whole.patches, patches.numpy())]
             one, other = (Volume(voxels=values, modality="CT", unit="arbitrary") for values in arrays)
             change = orientation_change(one, other)
@@ -364,6 +366,18 @@ def test_a_planted_mirror_is_seen_by_that_test(tmp_path):
     samples = sided_manifest(tmp_path)
     found = turned_in_training(Mirroring(processor(), tmp_path), samples, rounds=1)
     assert sorted(found) == ["s0", "s2", "s4"]
+
+
+def test_a_mirror_where_files_are_read_is_seen_by_that_test(tmp_path, monkeypatch):
+    def mirrored(ref, root):
+        visual = read(ref, root)
+        if not isinstance(visual, Volume):
+            return visual
+        return replace(visual, voxels=np.ascontiguousarray(visual.voxels[:, :, ::-1]))
+
+    monkeypatch.setattr("medvlm.data_recipes.rendering.read", mirrored)
+    samples = sided_manifest(tmp_path)
+    assert sorted(turned_in_training(Renderer(processor(), tmp_path), samples, rounds=1)) == ["s0", "s2", "s4"]
 
 
 def test_the_seed_decides_and_the_draw_of_the_probe_is_the_draw_of_the_visual():

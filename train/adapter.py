@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -16,6 +17,7 @@ from medvlm.model.external.shell import PREFIX as SHELL
 from medvlm.model.external.shell import ExternalVLM
 from medvlm.train.checkpoint import write_folder
 from medvlm.train.lora import ADAPTER, inject_lora
+from medvlm.train.quantize import Linear4bit
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT = "base_model.model."
@@ -47,7 +49,8 @@ def save_adapter(folder: Path, model: nn.Module, base: str) -> None:
 
     def write(unfinished: Path) -> None:
         config.save_pretrained(str(unfinished))
-        save_file(named, unfinished / WEIGHTS, metadata={"format": "pt"})
+        quantised = any(isinstance(module, Linear4bit) for module in model.modules())
+        save_file(named, unfinished / WEIGHTS, metadata={"format": "pt", **({"quantize": "nf4"} if quantised else {})})
 
     write_folder(folder, write)
 
@@ -63,6 +66,12 @@ def load_adapter(folder: Path, model: nn.Module) -> None:
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder} holds no {name}; expected an adapter such as runs/NAME/stages/04-X/adapter"
+            )
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        if (file.metadata() or {}).get("quantize"):
+            raise ValueError(
+                f"the adapter {folder} was trained on weights in 4 bits and does something else on whole ones; use the "
+                "checkpoint beside it, into which it was merged"
             )
     config = LoraConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig):

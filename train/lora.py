@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +95,8 @@ def add_lora(model: nn.Module, lora: Lora) -> LoraTargets:
     if found.parameters:
         _refuse_for_experts(lora, found.parameters[0])
     trainable = {name: p.requires_grad for name, p in model.named_parameters()}
+    if lora.dora:
+        _refuse_zero_rows(model, found.modules)
     if lora.quantize is not None:
         quantize(model, lambda name: component_of(model, name) in lora.components)
     config = LoraConfig(
@@ -173,7 +175,7 @@ def merge_lora(model: nn.Module, probe: PackedBatch, tolerance: float = 1e-3) ->
             replace_module(model, found[0], _proved(*found, tolerance))
         dequantize_all(model)
         after = model(**probe.model_inputs()).logits
-    difference = float((before - after).abs().max() / before.abs().max())
+    difference = float((before - after).abs().max() / _scale(before))
     if not difference <= tolerance:
         raise ValueError(f"merging the adapters moved the logits by {difference:.2e}, more than {tolerance:.0e}")
     model.__dict__.pop("peft_config", None)
@@ -198,12 +200,28 @@ def _proved(name: str, layer: nn.Module, tolerance: float) -> nn.Module:
     x = torch.randn(8, features, generator=torch.Generator().manual_seed(0)).to(weight.device, dtype)
     before = layer(x)
     plain = _merged(layer)
-    difference = float((before - plain(x)).abs().max() / before.abs().max())
+    difference = float((before - plain(x)).abs().max() / _scale(before))
     if not difference <= tolerance:
         raise ValueError(
             f"merging the adapters moved the output of {name} by {difference:.2e}, more than {tolerance:.0e}"
         )
     return plain
+
+
+def _refuse_zero_rows(model: nn.Module, names: Iterable[str]) -> None:
+    """DoRA divides by the length of each row of a weight."""
+    for name in names:
+        weight = model.get_parameter(f"{name}.weight")
+        if weight.is_floating_point() and bool((weight.detach() == 0).all(dim=1).any()):
+            raise ValueError(
+                f"DoRA divides by the length of the rows of {name}, and some are zero, as the features of place in a "
+                "converted encoder are; use dora: false, or other targets such as vision.attention"
+            )
+
+
+def _scale(output: torch.Tensor) -> torch.Tensor:
+    """The largest value, which may be 0: a converted encoder's features of place start so."""
+    return output.abs().max().clamp_min(torch.finfo(output.dtype).tiny)
 
 
 def _merged(layer: nn.Module) -> nn.Module:

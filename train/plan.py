@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     try:
         show(load_curriculum(options.config, options.overrides), options.processes, Console())
-    except (BadConfig, BadSample, ValueError, OSError) as error:
+    except (BadConfig, BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm plan: {error}", file=sys.stderr)
         return 2
     return 0

@@ -189,19 +189,28 @@ def train(
         except FloatingPointError as error:
             names = sorted({name for pack in packs for name in pack.sample_ids})
             raise FloatingPointError(f"{error} at step {step} of stage {stage.name!r}; its samples: {names}") from error
-        logged = engine.sum_over_ranks(torch.cat([sums, torch.tensor(list(metrics.values()), dtype=torch.float64)]))
-        means = (logged / count).tolist()
+        sizes = [
+            sum(len(pack.tokens) for pack in packs),
+            sum(len(pack.patches) for pack in packs),
+            sum(int(pack.kept.sum()) for pack in packs),
+            sum(len(pack.kept) for pack in packs),
+        ]
+        logged = engine.sum_over_ranks(
+            torch.tensor([*sizes, *sums.tolist(), *metrics.values()], dtype=torch.float64)
+        ).tolist()
+        tokens, patches, visual_tokens, visual_tokens_made = (int(size) for size in logged[: len(sizes)])
+        means = [value / count for value in logged[len(sizes) :]]
         monitor.log(
             StepReport(
                 step=step + 1,
                 loss=means[0],
                 learning_rates=rates,
                 grad_norm=norm,
-                tokens=sum(len(pack.tokens) for pack in packs) * engine.world_size,
+                tokens=tokens,
                 supervised_tokens=int(count),
-                patches=sum(len(pack.patches) for pack in packs) * engine.world_size,
-                visual_tokens=sum(int(pack.kept.sum()) for pack in packs) * engine.world_size,
-                visual_tokens_made=sum(len(pack.kept) for pack in packs) * engine.world_size,
+                patches=patches,
+                visual_tokens=visual_tokens,
+                visual_tokens_made=visual_tokens_made,
                 seconds=time.perf_counter() - began + waited,
                 data_wait_s=waited,
                 metrics=dict(zip(metrics, means[1:], strict=True)),

@@ -62,12 +62,12 @@ class ExternalSettings:
         if not isinstance(self.intensity, Mapping):
             raise ValueError(f"intensity is {self.intensity!r}; write fields of IntensityRule, or leave it out")
         object.__setattr__(self, "intensity", dict(self.intensity))
-        IntensityRule.from_dict(self.intensity)
+        IntensityRule.from_dict(dict(self.intensity))
 
     @property
     def rule(self) -> IntensityRule:
         """The rule that ``intensity`` states."""
-        return IntensityRule.from_dict(self.intensity)
+        return IntensityRule.from_dict(dict(self.intensity))
 
 
 def settings_from(values: Mapping[str, Any]) -> ExternalSettings:

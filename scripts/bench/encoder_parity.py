@@ -63,13 +63,18 @@ CASES = (
     Case(label="EVA-02", library="timm", architecture="eva02_tiny_patch14_224"),
     Case(label="EVA-02 CLIP", library="timm", architecture="eva02_base_patch16_clip_224", arguments={"depth": 6}),
     Case(label="Perception Encoder", library="timm", architecture="vit_pe_core_tiny_patch16_384"),
-    Case(label="NaFlex, SigLIP 2", library="timm", architecture="naflexvit_base_patch16_siglip", arguments={"depth": 6}),
+    Case(
+        label="NaFlex, SigLIP 2", library="timm", architecture="naflexvit_base_patch16_siglip",
+        arguments={"depth": 6},
+    ),
     Case(label="NaFlex", library="timm", architecture="naflexvit_base_patch16_gap", arguments={"depth": 6}),
     Case(label="CLIP", library="open_clip", architecture="ViT-B-32-quickgelu", arguments={"layers": 6}),
     Case(label="CLIP", library="open_clip", architecture="ViT-S-16"),
     Case(
         label="BiomedCLIP", library="open_clip", architecture="local-dir",
-        arguments={"timm_model_name": "vit_base_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 224},
+        arguments={
+            "timm_model_name": "vit_base_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 224,
+        },
     ),
     Case(
         label="SigLIP", library="open_clip", architecture="local-dir",
@@ -142,7 +147,7 @@ def encode(encoder: Any, pixels: Tensor) -> Tensor:
         pixels = pixels[:, None].expand(-1, patch[0], -1, -1)
     cells = [size // p for size, p in zip(pixels.shape[1:], patch, strict=True)]
     merge = (1, *(2 if size % 2 == 0 else 1 for size in cells[1:]))
-    limits = {kind: 10**9 for kind in ("image", "volume", "video")}
+    limits = dict.fromkeys(("image", "volume", "video"), 10**9)
     rule = GridRule(patch=patch, merge=merge, max_patches=limits, max_depth=limits)  # type: ignore[arg-type]
     grid = rule.grid(tuple(pixels.shape[1:]))  # type: ignore[arg-type]
     patches = torch.from_numpy(cut(pixels.numpy() * np.float32(2) - np.float32(1), rule))
@@ -208,11 +213,14 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         changed = ", ".join(f"{key} {value}" for key, value in row["changed"].items())
         native, other = row["native"], row["other"]
+        second = ("one size only", "")
+        if other is not None:
+            second = ("x".join(map(str, other["size"])), f"{other['largest']:.1e}")
         cells = [
             row["label"], row["library"], f"`{row['architecture']}`" + (f" ({changed})" if changed else ""),
             row["class"], row["compared"], "x".join(map(str, native["size"])), f"{native['largest']:.1e}",
             f"{native['spread']:.2f}",
-            *(("one size only", "") if other is None else ("x".join(map(str, other["size"])), f"{other['largest']:.1e}")),
+            *second,
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,5 +1,7 @@
 """The model alone: packing, saving, generation."""
 
+import copy
+
 import pytest
 import torch
 from conftest import a_chat, a_volume, an_image, tiny_model
@@ -178,3 +180,9 @@ def test_a_folder_of_two_checkpoints_is_refused(processor, model, tmp_path):
         ValueError, match=r"has merge \[1, 1, 1\], but its model \[1, 2, 2\]; the folder was put together"
     ):
         load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_in_half_precision_is_trained_in_full(processor, model, tmp_path):
+    save_checkpoint(tmp_path, copy.deepcopy(model).to(torch.bfloat16), processor)
+    assert {p.dtype for p in load_checkpoint(tmp_path)[0].parameters()} == {torch.float32}
+    assert {p.dtype for p in load_checkpoint(tmp_path, dtype=torch.bfloat16)[0].parameters()} == {torch.bfloat16}

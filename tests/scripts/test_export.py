@@ -192,6 +192,12 @@ def test_the_card_of_a_run(checkpoint, tmp_path):
     assert "| phantoms | CC0-1.0 | train | 3 |" in card and "Not found when this card was written: gone.jsonl" in card
     assert "| closed_accuracy | image | 3d | 0.750 | 0.500 to 0.900 | 40 | 20 |" in card and "0.100" not in card
     assert "Not stated by the exporter" in card and "medvlm " in card
+    start = run / "stages" / "00-start"
+    start.mkdir()
+    (stage / "checkpoint").rename(start / "checkpoint")
+    assert cli(["export", str(start / "checkpoint"), "--out", str(tmp_path / "start")]) == 0
+    card = (tmp_path / "start" / "README.md").read_text()
+    assert "tune" not in card and "phantoms" not in card, "a checkpoint says nothing of stages that came after it"
 
 
 def test_wrong_use_is_said_before_anything_is_written(checkpoint, tmp_path, capsys):
@@ -350,7 +356,8 @@ def test_a_hub_that_refuses_is_quoted_and_the_folder_stays(checkpoint, tmp_path,
     online(Hub(refuses=True))
     out = tmp_path / "out"
     assert cli(["export", str(checkpoint), "--out", str(out), "--push-to-hub", REPOSITORY]) == 2
-    assert "403" in capsys.readouterr().err and (out / "config.json").is_file()
+    said = capsys.readouterr().err
+    assert "403" in said and f"upload it later with `hf upload {REPOSITORY}" in said and (out / "config.json").is_file()
 
 
 def test_a_hub_that_is_not_there_is_said(tmp_path, online, monkeypatch):

@@ -105,6 +105,16 @@ def test_adapters_off_is_the_base_and_fresh_adapters_change_nothing(model, batch
         assert torch.equal(logits(model, batch), base)
 
 
+def test_a_layer_that_gives_zero_is_merged_and_dora_on_it_is_refused(model, batch):
+    with torch.no_grad():
+        model.vision.place.weight.zero_()
+        model.vision.place.bias.zero_()
+    with pytest.raises(ValueError, match=r"rows of vision\.place, and some are zero.*use dora: false"):
+        add_lora(model, Lora(rank=4, targets=("vision.all",), dora=True))
+    add_lora(model, Lora(rank=4, targets=("vision.all",)))
+    assert merge_lora(model.eval(), batch) < 1e-4
+
+
 @pytest.mark.parametrize("dora", [False, True])
 def test_merged_logits_are_the_adapters_logits(processor, model, batch, tmp_path, dora):
     base = logits(model, batch)
@@ -264,6 +274,9 @@ def test_frozen_layers_in_four_bits(processor, model, batch, tmp_path, dora):
     with pytest.raises(ValueError, match=r"frozen 4-bit weight .* do not change that checkpoint"):
         load_trained(fresh, {**weights, name: weights[name] + 1})
 
+    save_adapter(tmp_path / "adapter", model, "base")
+    with pytest.raises(ValueError, match=r"was trained on weights in 4 bits .* use the checkpoint beside it"):
+        load_adapter(tmp_path / "adapter", tiny_model(processor))
     assert merge_lora(model.eval(), batch) < 1e-4
     assert not any(isinstance(module, Linear4bit | LoraLayer) for module in model.modules())
     assert all(p.dtype == torch.float32 for p in model.parameters())
