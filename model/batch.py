@@ -101,3 +101,36 @@ class PackedBatch:
             "visual_tokens": self.visual_tokens,
             "placements": self.placements,
         }
+
+
+def shown_by_row(counts: list[int], visual_tokens: Tensor, placements: Tensor) -> list[list[int]]:
+    """The visuals that each row or sample shows, in order.
+
+    Args:
+        counts: placeholder tokens of each row.
+        visual_tokens, placements: as in PackedBatch, over all rows.
+    """
+    left = iter(zip(placements.tolist(), visual_tokens[placements].tolist(), strict=True))
+    rows = []
+    for wanted in counts:
+        row = []
+        while wanted > 0:
+            index, found = next(left)
+            row.append(index)
+            wanted -= found
+        rows.append(row)
+    return rows
+
+
+def write_features(embeds: Tensor, placeholder: Tensor, features: Tensor) -> Tensor:
+    """Token embeddings (B, L, hidden) with features (N, hidden) in the place of the placeholders (B, L).
+
+    Raises:
+        ValueError: there are not N placeholders; names both numbers.
+    """
+    if int(placeholder.sum()) != len(features):
+        raise ValueError(
+            f"{int(placeholder.sum())} placeholder tokens for {len(features)} visual tokens; use the processor that "
+            "was saved with this model"
+        )
+    return embeds.masked_scatter(placeholder[..., None], features.to(embeds.dtype))

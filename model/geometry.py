@@ -95,6 +95,11 @@ def orientation_of_directions(directions: np.ndarray) -> str | None:
     return "".join(letters)
 
 
+def middles(length: int, count: int) -> np.ndarray:
+    """(count,) indices: the middle of each of ``count`` equal parts, so that length / count is their distance."""
+    return ((np.arange(count) + 0.5) * length / count).astype(int)
+
+
 def _taps(old: int, new: int) -> tuple[Tensor, Tensor]:
     """Indices and weights, both (new, K), that resample an axis: exact area average or linear.
 

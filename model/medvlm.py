@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from medvlm.model.batch import IGNORED, IMAGE
+from medvlm.model.batch import IGNORED, IMAGE, shown_by_row, write_features
 from medvlm.model.config import MedVLMConfig
 from medvlm.model.packed_attention import NAME as PACKED
 from medvlm.model.projector import build_projector, check_kept
@@ -131,14 +131,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if self.training:
                 return embeds + 0.0 * self.visual_features(*self._dummy_visual()).sum().to(embeds.dtype)
             return embeds
-        features = self.visual_features(*visual_inputs).to(embeds.dtype)  # type: ignore[arg-type]
-        mask = input_ids == self.config.visual_token_id
-        if int(mask.sum()) != len(features):
-            raise ValueError(
-                f"{int(mask.sum())} placeholder tokens for {len(features)} visual tokens; use the processor that was "
-                "saved with this model"
-            )
-        return embeds.masked_scatter(mask[..., None], features)
+        features = self.visual_features(*visual_inputs)  # type: ignore[arg-type]
+        return write_features(embeds, input_ids == self.config.visual_token_id, features)
 
     def forward(
         self,
@@ -252,16 +246,10 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return input_ids, {**kwargs, **visual}
 
     def _repeat_placements(self, input_ids: Tensor, visual: dict[str, Tensor], times: int) -> Tensor:
-        tokens = visual["visual_tokens"][visual["placements"]].tolist()
-        rows, start = [], 0
-        for wanted in (input_ids == self.config.visual_token_id).sum(dim=1).tolist():
-            stop = start
-            while wanted > 0:
-                wanted -= tokens[stop]
-                stop += 1
-            rows += [visual["placements"][start:stop]] * times
-            start = stop
-        return torch.cat(rows)
+        counts = (input_ids == self.config.visual_token_id).sum(dim=1).tolist()
+        placements = visual["placements"]
+        rows = shown_by_row(counts, visual["visual_tokens"], placements)
+        return placements.new_tensor([index for row in rows for index in row * times])
 
 
 def has_gaps(position_ids: Tensor | None, cu_seqlens: Tensor | None = None) -> bool:

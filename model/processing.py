@@ -12,13 +12,13 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from medvlm.model.batch import IMAGE, VIDEO, VOLUME
 from medvlm.model.chat_template import end_of_turn_ids, tokenize_chat
-from medvlm.model.geometry import resize_image, resize_volume
+from medvlm.model.geometry import middles, resize_image, resize_volume
 from medvlm.model.grid import GridRule, Size3
 from medvlm.model.intensity import IntensityRule, to_channels
 from medvlm.model.patches import cut
 from medvlm.model.reduction import BoundedReduction, background_tokens, brightest_in_tokens, reduction_from
 from medvlm.model.tokenizer import VISUAL_TOKEN
-from medvlm.model.visual import Image, Kind, Video, Visual, Volume, kind_of
+from medvlm.model.visual import Image, Kind, Video, Visual, Volume, check_per_kind, kind_of
 
 AXIS_KIND = {"image": IMAGE, "volume": VOLUME, "video": VIDEO}
 
@@ -121,12 +121,7 @@ class MedVLMProcessor(ProcessorMixin):
         if slices not in ("average", "nearest"):
             raise ValueError(f"slices is {slices!r}; use average or nearest")
         for name, values in (("max_patches", self.max_patches), ("max_depth", self.max_depth)):
-            unknown = set(values) - {"image", "volume", "video"}
-            if unknown:
-                raise ValueError(f"{name} has unknown kinds {sorted(unknown)}; use image, volume, video")
-            wrong = {kind: value for kind, value in values.items() if type(value) is not int or value < 1}
-            if wrong:
-                raise ValueError(f"{name} must hold whole numbers of at least 1, got {wrong}")
+            check_per_kind(name, values)
         if projector is not None and self.merge != [1, 1, 1]:
             raise ValueError(
                 f"projector is {projector}, which makes tokens of single patches, but merge is {self.merge}; set "
@@ -209,9 +204,7 @@ class MedVLMProcessor(ProcessorMixin):
         """(C, D, H, W) -> (C, *target): volumes by the rule for slices; an image or frame is resized in plane."""
         if kind == "volume":
             if self.slices == "nearest" and array.shape[1] > target[0]:
-                # The middle of each of target[0] equal lengths: their distance is the spacing that is stated.
-                middles = (np.arange(target[0]) + 0.5) * array.shape[1] / target[0]
-                array = array[:, middles.astype(int)]
+                array = array[:, middles(array.shape[1], target[0])]
             # Grey volumes hold three equal channels: resample one.
             if np.shares_memory(array[0], array[-1]) or (
                 (array[0] == array[-1]).all() and (array[0] == array[1]).all()
@@ -281,24 +274,28 @@ class MedVLMProcessor(ProcessorMixin):
             self.render(conversation, [self.patch(v) for v in row], add_generation_prompt)
             for conversation, row in zip(messages, rows, strict=True)
         ]
-        longest = max(len(r.tokens) for r in rendered)
         pad = self.tokenizer.pad_token_id
-        pad = self.tokenizer.eos_token_id if pad is None else pad
-        ids = torch.full((len(rendered), longest), int(pad))
-        mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
-        for index, r in enumerate(rendered):
-            ids[index, longest - len(r.tokens) :] = torch.from_numpy(r.tokens)
-            mask[index, longest - len(r.tokens) :] = 1
-            positions[index, longest - len(r.tokens) :] = torch.from_numpy(r.positions)
-        batch: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
-        if any(int(r.positions[-1]) != len(r.positions) - 1 for r in rendered):
-            # generate() goes on from the last one; without gaps it counts the mask itself.
-            batch["position_ids"] = positions
-        shown = [visual for r in rendered for visual in r.visuals]
-        if shown:
-            batch |= visual_tensors(shown)
-            batch["placements"] = torch.arange(len(shown))
-        return BatchFeature(batch)
+        return left_padded(rendered, self.tokenizer.eos_token_id if pad is None else pad)
+
+
+def left_padded(rendered: Sequence[Rendered], pad: int) -> BatchFeature:
+    """Rows of unlike length as a batch for ``generate``; what it holds is told by MedVLMProcessor.__call__."""
+    longest = max(len(r.tokens) for r in rendered)
+    ids = torch.full((len(rendered), longest), int(pad))
+    mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
+    for index, r in enumerate(rendered):
+        ids[index, longest - len(r.tokens) :] = torch.from_numpy(r.tokens)
+        mask[index, longest - len(r.tokens) :] = 1
+        positions[index, longest - len(r.tokens) :] = torch.from_numpy(r.positions)
+    batch: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
+    if any(int(r.positions[-1]) != len(r.positions) - 1 for r in rendered):
+        # generate() goes on from the last one; without gaps it counts the mask itself.
+        batch["position_ids"] = positions
+    shown = [visual for r in rendered for visual in r.visuals]
+    if shown:
+        batch |= visual_tensors(shown)
+        batch["placements"] = torch.arange(len(shown))
+    return BatchFeature(batch)
 
 
 def visual_tensors(visuals: Sequence[PatchedVisual]) -> dict[str, torch.Tensor]:

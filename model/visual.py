@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -123,6 +124,18 @@ class Video:
 
 
 Visual = Image | Volume | Video
+
+
+def check_per_kind(name: str, values: Mapping[str, int]) -> None:
+    """Raise ValueError unless the setting ``name`` holds whole numbers of at least 1, by kind of visual."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} is {values!r}; write numbers per kind, such as {{volume: 32}}")
+    unknown = set(values) - set(get_args(Kind))
+    if unknown:
+        raise ValueError(f"{name} has unknown kinds {sorted(unknown)}; use {', '.join(get_args(Kind))}")
+    wrong = {kind: value for kind, value in values.items() if type(value) is not int or value < 1}
+    if wrong:
+        raise ValueError(f"{name} must hold whole numbers of at least 1, got {wrong}")
 
 
 def kind_of(visual: Visual) -> Kind:

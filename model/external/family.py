@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from medvlm.model.batch import IMAGE, VIDEO
+from medvlm.model.batch import IMAGE, VIDEO, shown_by_row
 from medvlm.model.external.pictures import Pictures
 from medvlm.model.packed_attention import NAME as PACKED
 from medvlm.model.processing import PatchedVisual
@@ -47,6 +47,10 @@ class VisualInputs:
     def rows(self) -> tuple[Tensor, ...]:
         """The patches of each visual."""
         return self.patches.split(self.grids.prod(dim=1).tolist())
+
+    def shown_by_row(self, counts: list[int]) -> list[list[int]]:
+        """The visuals that each row or sample shows, from the number of placeholders in each."""
+        return shown_by_row(counts, self.visual_tokens, self.placements)
 
     def token_kinds(self) -> Tensor:
         """(N,) the axis kind of each placeholder token, in token order."""
@@ -170,21 +174,6 @@ class Family(ABC):
         vision, text = self.config.vision_config, self.config.text_config
         layers = getattr(vision, "num_hidden_layers", None) or vision.depth
         return {"vision": (vision.hidden_size, layers), "text": (text.hidden_size, text.num_hidden_layers)}
-
-
-def shown_by_row(counts: list[int], visuals: VisualInputs) -> list[list[int]]:
-    """The visuals that each row or sample shows, from the number of placeholders in each."""
-    tokens = visuals.visual_tokens[visuals.placements].tolist()
-    left = iter(zip(visuals.placements.tolist(), tokens, strict=True))
-    rows = []
-    for wanted in counts:
-        row = []
-        while wanted > 0:
-            index, found = next(left)
-            row.append(index)
-            wanted -= found
-        rows.append(row)
-    return rows
 
 
 def segments(decoder: nn.Module, pack: Pack) -> dict[str, Any]:

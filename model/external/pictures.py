@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from medvlm.model.external.settings import ExternalSettings
-from medvlm.model.geometry import resize_volume
+from medvlm.model.geometry import middles, resize_volume
 from medvlm.model.intensity import to_channels
 from medvlm.model.visual import Image, Video, Visual, Volume, kind_of
 
@@ -52,16 +52,16 @@ def pictures_of(visual: Visual, settings: ExternalSettings, *, has_clips: bool, 
     count = 1 if kind == "image" else min(depth, settings.max_depth[kind])
     if clip and count > frames_multiple:
         count -= count % frames_multiple
-    middles = ((np.arange(count) + 0.5) * depth / count).astype(int)
+    chosen = middles(depth, count)
     if isinstance(visual, Video):
         # Frame i is shown as lying at i times the step, so the first of each stretch is taken, not its middle.
         firsts = (np.arange(count) * depth / count).astype(int)
-        visual, middles = _only(visual, firsts), np.arange(count)
+        visual, chosen = _only(visual, firsts), np.arange(count)
     channels = to_channels(visual, settings.rule)  # (3, D, H, W) in [0, 1]
     if isinstance(visual, Volume) and settings.slices == "average" and count < depth:
         channels = np.stack([resize_volume(channel, (count, *channel.shape[1:])) for channel in channels])
     else:
-        channels = channels[:, middles]
+        channels = channels[:, chosen]
     channels, plane = _square(channels, (spacing[1], spacing[2]))
     step = spacing[0] * depth / count
     if kind == "volume" and clip:

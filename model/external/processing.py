@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import AutoConfig, BatchFeature, PretrainedConfig, PreTrainedTokenizerBase
 
 from medvlm.model.batch import IMAGE, VIDEO, VOLUME
@@ -20,7 +19,7 @@ from medvlm.model.external.family import is_clip, is_run
 from medvlm.model.external.folder import copy_processor_files, load_image_processor, load_tokenizer, local_folder
 from medvlm.model.external.pictures import pictures_of
 from medvlm.model.external.settings import ExternalSettings, read_settings, write_settings
-from medvlm.model.processing import PatchedVisual, Rendered, visual_tensors
+from medvlm.model.processing import PatchedVisual, Rendered, left_padded
 from medvlm.model.visual import Visual, kind_of
 
 _REMEMBERED = 8
@@ -182,16 +181,5 @@ class ExternalProcessor:
             self.render(conversation, [self.patch(v) for v in row], add_generation_prompt)
             for conversation, row in zip(messages, rows, strict=True)
         ]
-        longest = max(len(r.tokens) for r in rendered)
         pad = self.tokenizer.pad_token_id
-        ids = torch.full((len(rendered), longest), self._end if pad is None else int(pad))
-        mask = torch.zeros_like(ids)
-        for index, r in enumerate(rendered):
-            ids[index, longest - len(r.tokens) :] = torch.from_numpy(r.tokens)
-            mask[index, longest - len(r.tokens) :] = 1
-        batch: dict[str, torch.Tensor] = {"input_ids": ids, "attention_mask": mask}
-        shown = [visual for r in rendered for visual in r.visuals]
-        if shown:
-            batch |= visual_tensors(shown)
-            batch["placements"] = torch.arange(len(shown))
-        return BatchFeature(batch)
+        return left_padded(rendered, self._end if pad is None else pad)

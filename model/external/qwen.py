@@ -20,7 +20,6 @@ from medvlm.model.external.family import (
     blank_visual,
     is_clip,
     segments,
-    shown_by_row,
 )
 from medvlm.model.external.pictures import Pictures
 from medvlm.model.processing import PatchedVisual
@@ -110,7 +109,7 @@ class Qwen25VL(Family):
         borders = list(pairwise(pack.cu_seqlens.tolist()))
         counts = [int(pack.placeholder[0, start:stop].sum()) for start, stop in borders]
         pieces = []
-        for (start, stop), shown in zip(borders, shown_by_row(counts, pack.visuals), strict=True):
+        for (start, stop), shown in zip(borders, pack.visuals.shown_by_row(counts), strict=True):
             position, _ = model.model.get_rope_index(
                 pack.ids[:, start:stop],
                 mm_token_type_ids=types[:, start:stop],

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medvlm.model.intensity import IntensityRule
+from medvlm.model.visual import check_per_kind
 
 SETTINGS_FILE = "medvlm_visuals.json"
 """Beside config.json; a checkpoint without it gets the defaults."""
-
-_KINDS = ("image", "volume", "video")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +48,7 @@ class ExternalSettings:
         if not self.second_in_mm > 0:
             raise ValueError(f"second_in_mm is {self.second_in_mm}; use a positive number of millimetres")
         for name, values in (("max_depth", self.max_depth), ("max_pixels", self.max_pixels)):
-            if not isinstance(values, Mapping):
-                raise ValueError(f"{name} is {values!r}; write numbers per kind, such as {{volume: 32}}")
-            unknown = set(values) - set(_KINDS)
-            if unknown:
-                raise ValueError(f"{name} has unknown kinds {sorted(unknown)}; use image, volume, video")
-            wrong = {kind: value for kind, value in values.items() if not (type(value) is int and value > 0)}
-            if wrong:
-                raise ValueError(f"{name} must be positive whole numbers, got {wrong}")
+            check_per_kind(name, values)
         object.__setattr__(self, "max_depth", {"volume": 32, "video": 16, **self.max_depth})
         object.__setattr__(self, "max_pixels", dict(self.max_pixels))
         if not isinstance(self.intensity, Mapping):

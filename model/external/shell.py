@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from medvlm.model.batch import write_features
 from medvlm.model.external.families import family_of
-from medvlm.model.external.family import Encoded, Pack, VisualInputs, shown_by_row
+from medvlm.model.external.family import Encoded, Pack, VisualInputs
 
 PREFIX = "model."
 """Before the library's own names of parameters."""
@@ -155,12 +156,7 @@ class ExternalVLM(nn.Module):
             encoded = self.family.encode(self.model, visuals)
             order = visuals.placements.tolist()
             features = torch.cat([encoded.features[index] for index in order])
-            if int(placeholder.sum()) != len(features):
-                raise ValueError(
-                    f"{int(placeholder.sum())} placeholder tokens for {len(features)} visual tokens; use the processor "
-                    "that was saved with this model"
-                )
-            embeds = embeds.masked_scatter(placeholder[..., None], features.to(embeds.dtype))
+            embeds = write_features(embeds, placeholder, features)
             if encoded.deep:
                 deep = torch.cat([encoded.deep[index] for index in order], dim=1).to(embeds.dtype)
         elif self.training:
@@ -201,7 +197,7 @@ class ExternalVLM(nn.Module):
             return self.model.generate(**inputs, attention_mask=attention_mask, **options)
         counts = (input_ids == self.family.placeholder_id).sum(dim=1).tolist()
         written = []
-        for row, shown in enumerate(shown_by_row(counts, visuals)):
+        for row, shown in enumerate(visuals.shown_by_row(counts)):
             chosen = torch.tensor(shown, dtype=visuals.placements.dtype, device=visuals.placements.device)
             own = replace(visuals, placements=chosen) if shown else None
             mask = None if attention_mask is None else attention_mask[row : row + 1]

@@ -6,6 +6,7 @@ A row of ``patches`` is one tile, flattened; the rows of a visual lie together.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from medvlm.model.external.family import (
     blank_visual,
     is_clip,
     is_run,
-    shown_by_row,
 )
 from medvlm.model.external.pictures import Pictures
 from medvlm.model.processing import PatchedVisual
@@ -34,6 +34,11 @@ def _side(size: Any) -> int:
 
 
 class _Tiles(Family):
+    @property
+    @abstractmethod
+    def tokens_per_tile(self) -> int:
+        """Placeholders of one tile."""
+
     def _tiles(self, rows: Tensor) -> Tensor:
         """(n, 3 * side * side) -> (n, 3, side, side)."""
         side = _side(self.config.vision_config.image_size)
@@ -50,11 +55,6 @@ class _Tiles(Family):
         return super().sizes() | {
             "vision": (hidden * (_side(vision.image_size) // _side(vision.patch_size)) ** 2, layers)
         }
-
-    @property
-    def tokens_per_tile(self) -> int:
-        """Placeholders of one tile."""
-        raise NotImplementedError
 
     def _cut(self, tiles: np.ndarray) -> Cut:
         rows = np.asarray(tiles, dtype=np.float32).reshape(len(tiles), -1)
@@ -297,7 +297,7 @@ class LlavaOneVision(_Tiles):
         images: list[Tensor] = []
         clips: list[Tensor] = []
         per_row: list[int] = []
-        for number, shown in enumerate(shown_by_row(placeholder.sum(dim=1).tolist(), visuals)):
+        for number, shown in enumerate(visuals.shown_by_row(placeholder.sum(dim=1).tolist())):
             where, before, done = placeholder[number].nonzero().squeeze(1), len(images), 0
             for index in shown:
                 if is_clip(kinds[index], self):
