@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -11,11 +10,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import sha256_of
+from medvlm.data_recipes.progress import tracking
 from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.sample import VisualRef
 from medvlm.model.visual import Kind, Video, Volume, kind_of
@@ -91,15 +88,10 @@ def decode_all(
     """
     distinct = {key_of(ref): ref for ref in refs}
     outcomes: dict[tuple[str, str], Facts | BadSample] = {}
-    bar = Progress(
-        TextColumn("reading visuals"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=Console(file=sys.stderr), disable=not progress,
-    )  # fmt: skip
-    with bar:
-        task = bar.add_task("", total=len(distinct))
+    with tracking("reading visuals", len(distinct), show=progress) as track:
         for key, outcome in zip(distinct, _results(list(distinct.values()), workers), strict=True):
             outcomes[key] = outcome
-            bar.advance(task)
+            track.advance()
     return outcomes
 
 

@@ -3,6 +3,12 @@
     medvlm doctor                                  what is installed, and what each missing piece would enable
     medvlm data phantoms --out data --patients 200 virtual patients: images, volumes, clips, reports, questions
     medvlm data walk FOLDER --out data             manifests from any folder of clinical files
+    medvlm data init FOLDER                        look at your own table, JSON or DICOM folder; write its recipe to edit
+    medvlm data build RECIPE.yaml --out data       manifests as that recipe says
+    medvlm data check data                         leaks, duplicates, names, sides, empty answers: a page and a verdict
+    medvlm data deidentify FOLDER --out CLEAN      DICOM tags and texts without names, and what may have been missed
+    medvlm data pairs MANIFEST --out PAIRS         preference pairs by named rules, corrupted images, or the model itself
+    medvlm data shard MANIFEST --out SHARDS        WebDataset shards for streaming, resumable and checksummed
     medvlm plan configs/quickstart.yaml            what a training would do, without training
     medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
     medvlm eval --model CHECKPOINT --data data/test_questions.jsonl --out runs/eval
@@ -25,6 +31,12 @@ from importlib.metadata import version
 COMMANDS = {
     ("data", "phantoms"): "medvlm.data_recipes.phantoms.write",
     ("data", "walk"): "medvlm.data_recipes.walk",
+    ("data", "init"): "medvlm.data_recipes.own.init",
+    ("data", "build"): "medvlm.data_recipes.own.build",
+    ("data", "check"): "medvlm.data_recipes.checks.check",
+    ("data", "deidentify"): "medvlm.data_recipes.deidentification.deidentify",
+    ("data", "pairs"): "medvlm.eval.make_pairs",
+    ("data", "shard"): "medvlm.data_recipes.shards.shard",
     ("train",): "medvlm.train.run",
     ("plan",): "medvlm.train.plan",
     ("eval",): "medvlm.eval.run",

@@ -38,7 +38,7 @@ from medvlm.train.config import Curriculum, Stage, load_curriculum
 from medvlm.train.distributed import connect, disconnect
 from medvlm.train.run import run_curriculum
 from medvlm.train.stage import stage_folder
-from medvlm.train.typed_yaml import BadConfig
+from medvlm.data_recipes.typed_yaml import BadConfig
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "try_folder.yaml"
 TEXT_MANIFEST = "train_text.jsonl"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from medvlm.train.typed_yaml import BadConfig, Document, nearest, parse, to_yaml
+from medvlm.data_recipes.typed_yaml import BadConfig, Document, nearest, parse, to_yaml
 
 Component = Literal["vision", "projector", "text"]
 COMPONENTS: tuple[Component, ...] = ("vision", "projector", "text")

@@ -27,7 +27,7 @@ from medvlm.train.config import Curriculum, EngineConfig, Stage, load_curriculum
 from medvlm.train.data import StageData, prepare_data
 from medvlm.train.stage import cache_folder
 from medvlm.train.stage_processor import stage_processors
-from medvlm.train.typed_yaml import BadConfig
+from medvlm.data_recipes.typed_yaml import BadConfig
 
 GIB = 2**30
 

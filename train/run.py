@@ -24,7 +24,7 @@ from medvlm.train.distributed import Ranks, connect, disconnect
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage import run_stage, stage_folder
 from medvlm.train.stage_processor import stage_processors
-from medvlm.train.typed_yaml import BadConfig
+from medvlm.data_recipes.typed_yaml import BadConfig
 
 DONE = "done.json"
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from medvlm.train.config import EngineConfig, PreferenceConfig, dump, fingerprint, load_curriculum
-from medvlm.train.typed_yaml import BadConfig
+from medvlm.data_recipes.typed_yaml import BadConfig
 
 YAML = """\
 name: tiny
