@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -183,6 +184,25 @@ class MedVLMProcessor(ProcessorMixin):
             axis_kind=AXIS_KIND[kind],
             kept=self._kept(visual, array, patches, grid, kind),
         )
+
+    def cost(self, size: Size3, kind: Kind) -> tuple[int, int] | None:
+        """(patches, visual tokens) that ``patch`` will make of a visual, told without its voxels.
+
+        Args:
+            size: (depth or frames, height, width) in voxels, depth 1 for an image.
+            kind: of the visual.
+
+        Returns:
+            None when the reduction of this processor looks at the content.
+
+        Raises:
+            ValueError: as ``patch``, when the budget is too small.
+        """
+        if self._reduction is not None:
+            return None
+        rule = self.rule
+        grid = rule.grid(rule.target_size(size, kind))
+        return math.prod(grid), rule.tokens(grid, kind)
 
     def _kept(self, visual: Visual, array: np.ndarray, patches: np.ndarray, grid: Size3, kind: Kind) -> np.ndarray:
         """Which tokens the decoder sees; ``array`` (3, *size) in [0, 1] is what the patches were cut from."""

@@ -11,9 +11,14 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_array, picture
 from medvlm.data_recipes.readers.content import Format, format_of, head_of
 from medvlm.data_recipes.sample import VisualRef
-from medvlm.model.visual import Image, Kind, Video, Volume, kind_of
+from medvlm.model.visual import Kind, Visual, kind_of
 
-__all__ = ["read", "sniff"]
+__all__ = ["read", "reader_of", "require_kind", "sniff"]
+
+Reader = Callable[..., Any]
+
+_NOT_OPTIONS = ("path", "source", "at_least")
+"""Arguments of readers that the caller gives, never a manifest."""
 
 
 def sniff(path: Path) -> Kind | None:
@@ -43,7 +48,7 @@ def sniff(path: Path) -> Kind | None:
     return None
 
 
-def read(ref: VisualRef, root: Path) -> Image | Volume | Video:
+def read(ref: VisualRef, root: Path) -> Visual:
     """Read what a manifest names.
 
     The reader is chosen by the content of the file; ``ref.options`` are its keyword arguments (see
@@ -58,18 +63,37 @@ def read(ref: VisualRef, root: Path) -> Image | Volume | Video:
         BadSample: missing, empty, damaged or unknown file, a kind other than ``ref.kind``, an unknown option, and
             what the reader refuses.
     """
+    path, reader = reader_of(ref, root)
+    return require_kind(reader(path, **ref.options), ref, path)
+
+
+def reader_of(ref: VisualRef, root: Path) -> tuple[Path, Reader]:
+    """The file, and the function that reads it as ``ref.kind``; nothing but the first bytes is read.
+
+    Raises:
+        BadSample: missing, empty or unknown file, a folder that is no volume, or an unknown option.
+    """
     path = Path(root) / ref.path
     _require_exists(path)
     reader = _reader_of(ref, path)
-    allowed = [name for name in inspect.signature(reader).parameters if name not in ("path", "source")]
-    unknown = sorted(set(ref.options) - set(allowed))
-    if unknown:
-        raise BadSample(
-            f"options.{unknown[0]} means nothing for this {ref.kind}",
-            where=str(path),
-            mend=f"remove it, or use one of: {', '.join(allowed) or '(none)'}",
-        )
-    visual = reader(path, **ref.options)
+    if ref.options:
+        allowed = [name for name in inspect.signature(reader).parameters if name not in _NOT_OPTIONS]
+        unknown = sorted(set(ref.options) - set(allowed))
+        if unknown:
+            raise BadSample(
+                f"options.{unknown[0]} means nothing for this {ref.kind}",
+                where=str(path),
+                mend=f"remove it, or use one of: {', '.join(allowed) or '(none)'}",
+            )
+    return path, reader
+
+
+def require_kind(visual: Visual, ref: VisualRef, path: Path) -> Visual:
+    """``visual``, when it is what the manifest says it is.
+
+    Raises:
+        BadSample: it is of another kind.
+    """
     if kind_of(visual) != ref.kind:
         raise BadSample(
             f"the file is of kind {kind_of(visual)}, but the manifest says {ref.kind}",
@@ -84,7 +108,7 @@ def _require_exists(path: Path) -> None:
         raise BadSample("no such file", where=str(path), mend="correct the path or fetch the file")
 
 
-def _reader_of(ref: VisualRef, path: Path) -> Callable[..., Any]:
+def _reader_of(ref: VisualRef, path: Path) -> Reader:
     """The function that reads ``path`` as ``ref.kind``."""
     if path.is_dir():
         if ref.kind != "volume":

@@ -18,7 +18,7 @@ from nibabel.wrapstruct import WrapStructError
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers.content import head_of, header_of_pair, is_gzip
 from medvlm.data_recipes.readers.refusals import decoding, index_option, require_finite, unit_option
-from medvlm.model.geometry import reorient
+from medvlm.model.geometry import axis_permutation_and_flips, reorient
 from medvlm.model.visual import Volume
 
 _NIBABEL_ERRORS = (ImageFileError, HeaderDataError, WrapStructError)
@@ -115,8 +115,33 @@ def _require_stated_spacing(raw: Any, path: Path) -> None:
         )
 
 
+def header_size(path: Path, *, time_index: Any = None, **_: Any) -> tuple[int, int, int]:
+    """(D, H, W) of what ``read`` would return, from the header alone.
+
+    Raises:
+        BadSample: as ``read``, where the header already shows it.
+    """
+    with ExitStack() as streams:
+        image = _open(header_of_pair(path), streams)
+        _chosen_volume(image, time_index, path)
+        shape = (*image.shape[:3], 1)[:3]
+        _spacing(image, path)
+        orientation = _orientation(image, path)
+    order = (2, 1, 0) if orientation is None else axis_permutation_and_flips(orientation)[0]
+    return shape[order[0]], shape[order[1]], shape[order[2]]
+
+
 def _one_volume(image: Any, time_index: Any, path: Path) -> Any:
     """The image cut down to one volume, its real numbers still unread."""
+    count, chosen = _chosen_volume(image, time_index, path)
+    with decoding(path, f"{count} whole volumes", _MEND, also=_NIBABEL_ERRORS):
+        if count > 1:
+            image = image.slicer[:, :, :, chosen : chosen + 1]
+        return nibabel.funcs.squeeze_image(image) if len(image.shape) > 3 else image
+
+
+def _chosen_volume(image: Any, time_index: Any, path: Path) -> tuple[int, int]:
+    """How many volumes there are and which one is meant; refuses what is no volume of real numbers."""
     shape, kind = image.shape, image.get_data_dtype()
     if kind.kind not in "iuf":
         raise BadSample(
@@ -139,11 +164,7 @@ def _one_volume(image: Any, time_index: Any, path: Path) -> Any:
             where=str(path),
             mend=f"choose one with options.time_index, 0 to {count - 1}",
         )
-    chosen = 0 if time_index is None else index_option("time_index", time_index, count, path)
-    with decoding(path, f"{count} whole volumes", _MEND, also=_NIBABEL_ERRORS):
-        if count > 1:
-            image = image.slicer[:, :, :, chosen : chosen + 1]
-        return nibabel.funcs.squeeze_image(image) if len(image.shape) > 3 else image
+    return count, 0 if time_index is None else index_option("time_index", time_index, count, path)
 
 
 def _spacing(image: Any, path: Path) -> tuple[float, float, float] | None:

@@ -55,13 +55,7 @@ def read(
     Raises:
         BadSample: not a .npy of numbers with 2 or 3 axes, empty, NaN, or a malformed option.
     """
-    stored = _open(path)
-    if stored.dtype.kind not in "biuf" or stored.ndim not in (2, 3) or 0 in stored.shape:
-        raise BadSample(
-            f"an array of shape {stored.shape} and type {stored.dtype}; real numbers (H, W) or (D, H, W) are expected",
-            where=str(path),
-            mend="save one image or volume per .npy file",
-        )
+    stored = _of_numbers(path)
     colour = _is_colour(stored)
     values = np.array(stored, dtype=np.float32)
     require_finite(values, path, "values")
@@ -75,10 +69,7 @@ def read(
         return Image(pixels=pixels, modality=modality, unit=chosen, spacing_mm=spacing)  # type: ignore[arg-type]
     spacing = spacing_option(spacing_mm, 3, path)
     if orientation is not None:
-        with decoding(
-            path, "options.orientation of three letters", f"write it as {CANONICAL_ORIENTATION!r} is written"
-        ):
-            axis_permutation_and_flips(orientation)
+        _require_orientation(orientation, path)
     volume = Volume(
         voxels=values,
         modality=modality,
@@ -87,3 +78,34 @@ def read(
         orientation=orientation,
     )
     return volume if orientation is None else reorient(volume)
+
+
+def header_size(path: Path, *, orientation: Any = None, **_: Any) -> tuple[int, int, int]:
+    """(D, H, W) of what ``read`` would return, from the header alone; an image has D 1.
+
+    Raises:
+        BadSample: as ``read``, where the header already shows it.
+    """
+    stored = _of_numbers(path)
+    if stored.ndim == 2 or _is_colour(stored):
+        return 1, stored.shape[0], stored.shape[1]
+    order = (0, 1, 2) if orientation is None else _require_orientation(orientation, path)
+    return stored.shape[order[0]], stored.shape[order[1]], stored.shape[order[2]]
+
+
+def _of_numbers(path: Path) -> np.ndarray:
+    """The memory map of a file that holds one image or volume."""
+    stored = _open(path)
+    if stored.dtype.kind not in "biuf" or stored.ndim not in (2, 3) or 0 in stored.shape:
+        raise BadSample(
+            f"an array of shape {stored.shape} and type {stored.dtype}; real numbers (H, W) or (D, H, W) are expected",
+            where=str(path),
+            mend="save one image or volume per .npy file",
+        )
+    return stored
+
+
+def _require_orientation(orientation: Any, path: Path) -> tuple[int, ...]:
+    """The axes in the order in which CANONICAL_ORIENTATION names them."""
+    with decoding(path, "options.orientation of three letters", f"write it as {CANONICAL_ORIENTATION!r} is written"):
+        return axis_permutation_and_flips(orientation)[0]

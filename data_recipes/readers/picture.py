@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ExifTags, ImageOps, UnidentifiedImageError
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers.refusals import decoding, index_option, require_finite, spacing_option
@@ -17,6 +17,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
 """Pillow plugins that may run: none that starts another program (EPS) or fetches anything."""
 
 PIL.Image.init()  # registers every plugin; without it those that are not preloaded are unknown names
+
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations that exchange rows and columns."""
 
 _MEND = "copy the file again from its source, or leave it out"
 
@@ -49,25 +52,14 @@ def read(
         BadSample: damaged or truncated file, several pages without a choice, NaN, malformed option.
     """
     spacing = spacing_option(spacing_mm, 2, path)
-    with decoding(path, "a whole picture", _MEND, also=(UnidentifiedImageError, PIL.Image.DecompressionBombError)):
-        picture = PIL.Image.open(path, formats=FORMATS)
-        if picture.format == "PNG":
-            # Decoding passes over checksums of the picture data; verify() reads them all, but uses the object up.
-            with picture:
-                picture.verify()
-            picture = PIL.Image.open(path, formats=FORMATS)
+    picture = _open(path)
+    if picture.format == "PNG":
+        # Decoding passes over checksums of the picture data; verify() reads them all, but uses the object up.
+        with decoding(path, "a whole picture", _MEND), picture:
+            picture.verify()
+        picture = _open(path)
     with picture:
-        with decoding(path, f"a whole {picture.format} picture", _MEND):
-            count = getattr(picture, "n_frames", 1)
-        if frame is not None:
-            with decoding(path, f"a {picture.format} picture of {count} frames", _MEND):
-                picture.seek(index_option("frame", frame, count, path))
-        elif count > 1 and picture.format == "TIFF":
-            raise BadSample(
-                f"a TIFF of {count} pages; one picture is expected",
-                where=str(path),
-                mend=f"choose a page with options.frame, 0 to {count - 1}",
-            )
+        _choose_frame(picture, frame, path)
         with decoding(path, f"a whole {picture.format} picture", _MEND):
             # Pillow would paint the missing part grey if another library had set LOAD_TRUNCATED_IMAGES.
             picture.load()
@@ -82,6 +74,64 @@ def read(
         low, high = float(pixels.min()), float(pixels.max())
         window = (low, high) if high > low else None
     return Image(pixels=pixels, modality=modality, unit=unit, spacing_mm=spacing, window=window)  # type: ignore[arg-type]
+
+
+def header_size(path: Path, *, frame: Any = None, **_: Any) -> tuple[int, int, int] | None:
+    """(1, H, W) of what ``read`` would return, from the header alone; None when the header does not tell: a PNG that
+    writes text or EXIF, which may turn the picture, behind its pixels.
+
+    Raises:
+        BadSample: as ``read``, where the header already shows it.
+    """
+    with _open(path) as picture:
+        # Pages of a TIFF differ in size; frames of an animation share one canvas, and turning to one decodes others.
+        _choose_frame(picture, frame, path, seek=picture.format == "TIFF")
+        if picture.format == "PNG" and _png_says_more_after_pixels(path):
+            return None
+        with decoding(path, f"a whole {picture.format} picture", _MEND):
+            width, height = picture.size
+            # The getexif of PNG files decodes the pixels first; the one that it inherits does not.
+            turned = PIL.Image.Image.getexif(picture).get(ExifTags.Base.Orientation) in _TURNED
+            # Pillow turns the size of a TIFF by its own tag when it opens the file.
+            tags = getattr(picture, "tag_v2", {})
+            turned &= tags.get(ExifTags.Base.Orientation) not in _TURNED
+    return (1, width, height) if turned else (1, height, width)
+
+
+def _png_says_more_after_pixels(path: Path) -> bool:
+    """Whether a chunk that can hold an orientation stands behind the first IDAT (PNG, third edition, 5.6)."""
+    with path.open("rb") as file:
+        file.seek(8)
+        pixels = False
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            pixels |= head[4:] == b"IDAT"
+            if pixels and head[4:] in (b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return False
+
+
+def _open(path: Path) -> PIL.Image.Image:
+    """The picture, its header read and its pixels not."""
+    with decoding(path, "a whole picture", _MEND, also=(UnidentifiedImageError, PIL.Image.DecompressionBombError)):
+        return PIL.Image.open(path, formats=FORMATS)
+
+
+def _choose_frame(picture: PIL.Image.Image, frame: Any, path: Path, *, seek: bool = True) -> None:
+    """Turn to the frame that ``options.frame`` names; several pages of a TIFF need one."""
+    with decoding(path, f"a whole {picture.format} picture", _MEND):
+        count = getattr(picture, "n_frames", 1)
+    if frame is not None:
+        with decoding(path, f"a {picture.format} picture of {count} frames", _MEND):
+            chosen = index_option("frame", frame, count, path)
+            if seek:
+                picture.seek(chosen)
+    elif count > 1 and picture.format == "TIFF":
+        raise BadSample(
+            f"a TIFF of {count} pages; one picture is expected",
+            where=str(path),
+            mend=f"choose a page with options.frame, 0 to {count - 1}",
+        )
 
 
 def _array_of(picture: PIL.Image.Image) -> tuple[np.ndarray, Unit]:
