@@ -33,7 +33,7 @@ class Identifier:
 
 
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
-    """Identifiers in ``text``, sorted, none overlapping another; measurements, levels, scores and marks are never in one.
+    """Identifiers in ``text``, sorted, none overlapping another; measurements, levels, scores and marks stay out.
 
     Years alone and times are no identifiers. "XXXX", "___", "[** ... **]" and "[NAME]" are marks that another
     de-identification left.
@@ -51,7 +51,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
 
 
 def united(text: str, found: Iterable[Identifier], more: Iterable[Identifier]) -> tuple[Identifier, ...]:
-    """``found`` and what ``more`` (of a language model, a list of names) adds; measurements and marks stay out of it."""
+    """``found`` and what ``more`` (a language model, a list of names) adds; measurements and marks stay out."""
     together = list(found)
     kept = (*mark_spans(text), *measurement_spans(text))
     for one in more:

@@ -84,14 +84,18 @@ DATE_PATTERNS = (
     rf"(?<![\d.])(?P<x>{_YEAR}([-/.])(?:0?[1-9]|1[0-2])\2{_DAY})(?!\d)",
     rf"(?<![\d./-])(?P<x>(?:{_DAY}([./-])(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])([./-]){_DAY})(?:\2|\3)"
     rf"(?:{_YEAR}|\d{{2}}))(?![\d]|[./-]\d){_NO_SIZE}",
-    r"(?<![\d.])(?P<x>(?:19[2-9]\d|20[0-4]\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?=(?:[0-2]\d[0-5]\d(?:[0-5]\d)?)?"
+    r"(?<![\d.])(?P<x>(?:19[2-9]\d|20[0-4]\d)(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))(?=(?:[0-2]\d[0-5]\d"
+    r"(?:[0-5]\d)?)?"
     r"(?:\.\d+)?(?!\d))(?!\.\d+\.)",
-    rf"(?i)(?<![\w])(?P<x>{_DAY}{_ORDINAL}{_LINK}\b{_MONTH}\b\.?(?:{_LINK}(?:{_YEAR}|['’]?\d{{2}}(?![\d:./-])))?){_NO_SIZE}",
+    rf"(?i)(?<![\w])(?P<x>{_DAY}{_ORDINAL}{_LINK}\b{_MONTH}\b\.?(?:{_LINK}(?:{_YEAR}|['’]?\d{{2}}"
+    rf"(?![\d:./-])))?){_NO_SIZE}",
     rf"(?i)(?<![\w])(?P<x>{_DAY}{_ORDINAL}{_LINK}\b{_SHORT}\b\.?{_LINK_1}{_YEAR})(?!\d)",
-    rf"(?<![\w])(?P<x>{_DAY}(?:st|nd|rd|th)?[ /-]?(?:of )?{_SHORT_CAPITALISED}\b\.?(?:{_LINK}(?:{_YEAR}|\d{{2}}(?![\d:./-])))?)"
+    rf"(?<![\w])(?P<x>{_DAY}(?:st|nd|rd|th)?[ /-]?(?:of )?{_SHORT_CAPITALISED}\b\.?(?:{_LINK}(?:{_YEAR}|"
+    rf"\d{{2}}(?![\d:./-])))?)"
     rf"{_NO_SIZE}",
     rf"(?i)(?<![\w])(?P<x>{_DAY}(?:{_MONTH}|{_SHORT})(?:{_YEAR}|\d{{2}}))(?!\d)",
-    rf"(?i)(?<![\w])(?P<x>{_MONTH}\b\.?[\s/-]*{_DAY}(?:st|nd|rd|th)?(?![\d.]?\d)(?!\s*[x×])(?:[\s,/-]+{_YEAR})?){_NO_SIZE}",
+    rf"(?i)(?<![\w])(?P<x>{_MONTH}\b\.?[\s/-]*{_DAY}(?:st|nd|rd|th)?(?![\d.]?\d)(?!\s*[x×])"
+    rf"(?:[\s,/-]+{_YEAR})?){_NO_SIZE}",
     rf"(?<![\w])(?P<x>{_SHORT_CAPITALISED}\b\.?[ /-]*{_DAY}(?:st|nd|rd|th)?(?![\d.]?\d)(?!\s*[x×])(?:[\s,/-]+{_YEAR})?)"
     rf"{_NO_SIZE}",
     rf"(?i)(?<![\w])(?P<x>(?:{_MONTH}|{_SHORT})\b\.?(?:[\s,/-]|\bde\b|\bdel\b|\bof\b)*{_YEAR})(?!\d)",
@@ -113,7 +117,8 @@ RECORD_PATTERNS = (
     rf"(?i)\b(?:MRN|MR\s?#|medical record|med rec|hospital number|hosp(?:ital)? no|patient[ _-]?id|pat[ -]?id|pt id|"
     rf"accession|acc(?:ession)? ?(?:no|#|number)|patientennummer|patienten-?id|fall-?nr|fallnummer|aufnahmenummer|"
     rf"nip|ipp|nhc|prontu[aá]rio|historia cl[ií]nica|n[uú]mero de historia|cartella clinica){_SAYS}(?P<x>{_TOKEN})",
-    rf"(?i)\b(?:acc|chart|case|encounter|visit|order|exam|study|report|unit|admission|record|specimen|requisition|csn|fin|"
+    rf"(?i)\b(?:acc|chart|case|encounter|visit|order|exam|study|report|unit|admission|record|specimen|"
+    rf"requisition|csn|fin|"
     rf"episode|document|job|dictation|patient){_MUST_SAY}(?P<x>(?=[\w./-]*\d)(?=[\w./-]{{4}})[A-Za-z0-9][\w./-]*\w)",
 )
 
@@ -122,21 +127,26 @@ ID_PATTERNS = (
     r"(?<![\d.])(?P<x>\d{3}\.\d{3}\.\d{3}-\d{2})(?!\d)",  # CPF, Brazil
     r"\b(?P<x>[A-Z]{6}\d{2}[A-EHLMPRST]\d{2}[A-Z]\d{3}[A-Z])\b",  # codice fiscale, Italy
     r"(?<!\d)(?P<x>[12]\s?\d{2}\s?(?:0[1-9]|1[0-2])\s?(?:\d{2}|2[AB])\s?\d{3}\s?\d{3}\s?\d{2})(?!\d)",  # NIR, France
-    rf"(?i)\b(?:SSN|social security|NHS|CHI|medicare|medicaid|insurance|policy|member|subscriber|beneficiary|group|health plan|"
-    rf"account|acct|licen[cs]e|certificate|DEA|NPI|passport|tax|TIN|VIN|vehicle|serial|device|model serial|lot|versicherten|"
+    rf"(?i)\b(?:SSN|social security|NHS|CHI|medicare|medicaid|insurance|policy|member|subscriber|beneficiary|"
+    rf"group|health plan|"
+    rf"account|acct|licen[cs]e|certificate|DEA|NPI|passport|tax|TIN|VIN|vehicle|serial|device|model serial|lot|"
+    rf"versicherten|"
     rf"versicherungs|KVNR|AHV|NIR|s[ée]curit[ée] sociale|DNI|NIE|CPF|RG|CNS|SNS|codice fiscale|tessera sanitaria)"
     rf"{_MUST_SAY}(?P<x>(?=[\w./ -]{{4}})[A-Za-z]{{0,6}}[ -]?\d[\w./-]*(?:[ -]\d[\w/-]+)*)",
     r"(?i)\b(?:SSN|NHS|CHI|DNI|NIE|CPF|NPI|DEA|KVNR)\s+(?P<x>[A-Za-z]{0,2}\d[\d ./-]{4,}[\dA-Za-z])\b",
-    r"(?i)\b(?:license plate|plate|kennzeichen)\s*(?:number|no\.?|#)?\s*[:=]?\s*(?P<x>[A-Z]{1,3}[- ]?[A-Z0-9]{2,}[- ]?\d+)\b",
+    r"(?i)\b(?:license plate|plate|kennzeichen)\s*(?:number|no\.?|#)?\s*[:=]?\s*"
+    r"(?P<x>[A-Z]{1,3}[- ]?[A-Z0-9]{2,}[- ]?\d+)\b",
     r"(?<![\d.])(?P<x>[0-2](?:\.(?:0|[1-9]\d*)){5,})(?![\d.]*\d)",  # DICOM UID
 )
 
 IP_PATTERNS = (r"(?<![\d.])(?P<x>(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d))(?![\d.]*\d)",)
 
 PHONE_PATTERNS = (
-    r"(?i)\b(?:tele?phone|phone|ph|tel|fax|telefax|cell|mobile|pager|beeper|page|callback|call(?:ed)?(?: back)?(?: at)?|"
+    r"(?i)\b(?:tele?phone|phone|ph|tel|fax|telefax|cell|mobile|pager|beeper|page|callback|call(?:ed)?"
+    r"(?: back)?(?: at)?|"
     r"contact(?: number)?|reached at|tel[ée]fono|telefone|telefon|téléphone|t[ée]l|handy|m[óo]vil|celular|cellulare)"
-    r"(?:\s*(?:number|no|nr|#|-nr))?\.?\s*(?:is\s+)?[:=#]?\s*(?P<x>(?:\+|\(|x)?\d[\d\s().x/-]{2,}\d)(?!\s*(?:mm|cm|ml)\b|\d)",
+    r"(?:\s*(?:number|no|nr|#|-nr))?\.?\s*(?:is\s+)?[:=#]?\s*(?P<x>(?:\+|\(|x)?\d[\d\s().x/-]{2,}\d)(?!\s*"
+    r"(?:mm|cm|ml)\b|\d)",
     r"(?i)\b(?:ext|extension|x)\.?\s*:?\s*(?P<x>\d{4,6})\b(?!\s*(?:mm|cm|ml)\b)",
     r"(?<![\d.-])(?P<x>(?:\+?1[-. ])?(?:\(\d{3}\)\s?|\d{3}[-.])\d{3}[-. ]\d{4})(?![\d-])",
     r"(?<![\d.-])(?P<x>[2-9]\d{2}\s\d{3}\s\d{4})(?!\d)(?!\s*(?:mm|cm|ml)\b)",
@@ -155,24 +165,31 @@ _STREET = (
 )
 _PLACE = rf"(?:,?\s+{_CAPITAL}(?:[ \t]{_CAPITAL})?)?"
 ADDRESS_PATTERNS = (
-    rf"(?<![\w.])(?P<x>\d{{1,5}}[A-Za-z]?[ \t]+(?:[NSEW]\.?[ \t]+)?(?:(?:{_CAPITAL}|\d+(?:st|nd|rd|th))[ \t]+){{1,3}}{_STREET}\b\.?"
-    rf"(?:,?\s*(?:Apt|Apartment|Suite|Ste|Unit|#)\.?\s*\w+)?(?:,?\s+(?:{_CAPITAL}[ \t]?){{1,3}},?\s+[A-Z]{{2}}\.?\s+\d{{5}}(?:-\d{{4}})?)?)",
+    rf"(?<![\w.])(?P<x>\d{{1,5}}[A-Za-z]?[ \t]+(?:[NSEW]\.?[ \t]+)?(?:(?:{_CAPITAL}|\d+(?:st|nd|rd|"
+    rf"th))[ \t]+){{1,3}}{_STREET}\b\.?"
+    rf"(?:,?\s*(?:Apt|Apartment|Suite|Ste|Unit|#)\.?\s*\w+)?(?:,?\s+"
+    rf"(?:{_CAPITAL}[ \t]?){{1,3}},?\s+[A-Z]{{2}}\.?\s+\d{{5}}(?:-\d{{4}})?)?)",
     r"(?i)(?<![\w.])(?P<x>\d{1,5} [a-z]+ (?:street|avenue|boulevard|road))\b",
     r"(?i)\b(?P<x>P\.?\s?O\.?\s?Box\s+\d+)",
     rf"\b(?P<x>(?:{_CAPITAL}[ \t]?){{1,3}},[ \t]*(?:{'|'.join(US_STATES)})\.?[ \t]+\d{{5}}(?:-\d{{4}})?)\b",
-    rf"\b(?P<x>(?:{'|'.join(s for s in US_STATES if s != 'CT')})[ \t]+\d{{5}}(?:-\d{{4}})?)\b(?!\s*(?:mm|cm|ml|images)\b)",
+    rf"\b(?P<x>(?:{'|'.join(s for s in US_STATES if s != 'CT')})[ \t]+\d{{5}}(?:-\d{{4}})?)\b(?!\s*(?:mm|cm|ml|"
+    rf"images)\b)",
     r"(?i)\b(?:zip(?: code)?|postal code|postcode|plz|code postal|c[óo]digo postal|cep|cap)\s*[:=]?\s*"
     r"(?P<x>[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|\d{5}(?:-\d{3,4})?|\d{4})\b",
     r"\b(?![CTLS]\d{1,2}\s)(?P<x>[A-Z]{1,2}\d[A-Z\d]?\s\d(?!ST|ND|RD|TH)[ABD-HJLNP-UW-Z]{2})\b",  # UK postcode
-    rf"(?P<x>\b{_CAPITAL}(?:straße|strasse|str\.|weg|platz|allee|gasse)\s+\d{{1,4}}\s?[a-z]?\b(?:,?\s+(?:D-)?\d{{5}}\s+{_CAPITAL})?)",
+    rf"(?P<x>\b{_CAPITAL}(?:straße|strasse|str\.|weg|platz|allee|gasse)\s+\d{{1,4}}\s?[a-z]?\b(?:,?\s+"
+    rf"(?:D-)?\d{{5}}\s+{_CAPITAL})?)",
     rf"\b(?P<x>(?:D|A|CH)-\d{{4,5}}\s+{_CAPITAL})",
     rf"(?P<x>\b\d{{1,4}},?\s+(?:bis\s+|ter\s+)?(?:rue|avenue|boulevard|place|chemin|allée|impasse|quai)\s+"
     rf"(?:(?:de|du|des|la|le|les|l['’])\s*)*{_CAPITAL}(?:[ -]{_CAPITAL}){{0,3}}(?:,?\s+\d{{5}}\s+{_CAPITAL})?)",
     rf"(?P<x>\b(?:Calle|Avenida|Avda\.|Av\.|Rua|Via|Viale|Piazza|Plaza|Paseo|Travessa|Corso)\s+"
-    rf"(?:(?:de|del|la|las|los|da|do|dos|das|della|dei)\s+)*{_CAPITAL}(?:\s(?:de\s|da\s|do\s)?{_CAPITAL}){{0,3}},?\s+(?:n[.ºo°]*\s*)?\d{{1,4}})\b",
-    r"(?i)\b(?:home |mailing |street )?(?:address|adresse|anschrift|wohnhaft|direcci[óo]n|domicilio|endere[çc]o|indirizzo)\s*[:=]\s*"
+    rf"(?:(?:de|del|la|las|los|da|do|dos|das|della|dei)\s+)*{_CAPITAL}(?:\s(?:de\s|da\s|"
+    rf"do\s)?{_CAPITAL}){{0,3}},?\s+(?:n[.ºo°]*\s*)?\d{{1,4}})\b",
+    r"(?i)\b(?:home |mailing |street )?(?:address|adresse|anschrift|wohnhaft|direcci[óo]n|domicilio|"
+    r"endere[çc]o|indirizzo)\s*[:=]\s*"
     r"(?P<x>[^\n\r;|]{3,80})",
-    rf"\b(?:lives|living|resides|residing|resident|residence|born|grew up)\s+(?:in|at|of)\s+(?P<x>{_CAPITAL}(?:[ \t]{_CAPITAL}){{0,2}}"
+    rf"\b(?:lives|living|resides|residing|resident|residence|born|grew up)\s+(?:in|at|of)\s+(?P<x>{_CAPITAL}"
+    rf"(?:[ \t]{_CAPITAL}){{0,2}}"
     rf"(?:,[ \t]*{_CAPITAL})?)",
 )
 
@@ -180,7 +197,8 @@ _OVER_89 = r"(?:9\d|1[0-2]\d)"
 AGE_PATTERNS = (
     rf"(?i)(?<![\d./-])(?P<x>{_OVER_89})\+?[\s-]*(?:years?|yrs?|y)[\s./-]*(?:old|o\b|of age)",
     rf"(?i)(?<![\d./-])(?P<x>{_OVER_89})\s?(?:yo|y\.o\.|y/o|yof|yom)\b",
-    rf"(?i)\b(?:aged?|alter|[âa]ge|edad|idade|età)\s*(?::|=|of|is|de)?\s*(?P<x>{_OVER_89})\b(?!\s*(?:mm|cm|%|days?|weeks?|months?))",
+    rf"(?i)\b(?:aged?|alter|[âa]ge|edad|idade|età)\s*(?::|=|of|is|de)?\s*(?P<x>{_OVER_89})\b(?!\s*(?:mm|cm|%|"
+    rf"days?|weeks?|months?))",
     rf"(?<![\d./-])(?P<x>{_OVER_89})[MF]\b",
     rf"(?i)(?<![\d./-])(?P<x>{_OVER_89})[\s-]*(?:jährige[rnm]?|jahre alt|ans\b|años|anos|anni\b)",
     rf"\b(?P<x>0{_OVER_89}Y|1[0-2]\dY)\b",

@@ -19,8 +19,7 @@ SHORT_MONTHS: tuple[str, ...] = ("may", "mar", "set", "out", "ago", "gen", "mag"
 """Months that are words of another language too ("may", "out", "set"): only between a day and a year, or in capitals
 beside a day."""
 
-NO_NAMES: frozenset[str] = frozenset(
-    """
+_NO_NAMES = """
 a about abdomen abdominal accident acute adult after age aged all also ambulatory an and angiogram angiography ankle
 anterior aorta are arrived arthritis artery assessment at attending available axial baby back been before bilateral
 biopsy birth bladder blood board bone both bowel brain breast bronchial by called came cancer cannot cardiac cardiology
@@ -28,10 +27,11 @@ care center central cervical chest child clear clinic clinical clinician colon c
 contrast coronal ct date day days decision denies department diagnosis diffusion diffusivity discharged doctor
 dose drainage ear echo ed elbow emergency er evaluation exam examination expiration eye facial family female femur
 findings finger fluid follow foot for forearm fracture from full gallbladder general had hand has have he head heart
-height hematology her hip his history home hospital icu id identification identified identifier if impression in
+height hematology her hip his history
+home hospital icu id identification identified identifier if impression in
 indication infant information inpatient inspiration intensive interval is it kidney knee known large lateral left leg
-limited liver location lumbar lung lymph male mammogram mass mean medical medicine midline mild mr mri multiple name neck
-nephrology neurology neurosurgery new newborn no node none normal not note number nurse of office on oncology one or
+limited liver location lumbar lung lymph male mammogram mass mean medical medicine midline mild mr mri multiple name
+neck nephrology neurology neurosurgery new newborn no node none normal not note number nurse of office on oncology one or
 orthopedics other out outpatient pain parkinson patient patients pelvic pelvis phone physician plain pleural portable
 position posterior prior procedure prone protocol provider radiograph radiologist radiology rad reason record recent
 recommend referring renal report request requested resident result reviewed right room service sex she shoulder signed
@@ -40,12 +40,11 @@ technologist telephone teleradiology test the their there these they this thorac
 trauma treatment two ultrasound unavailable unchanged unit unknown unremarkable upper urgent urology uterus vascular
 venous view views ward was we weight well were when which who will with within without woman man wrist xray year years
 yesterday you your boy girl gentleman lady m f per pacs ris his him er sono us
-""".split()
-)
+"""
+NO_NAMES: frozenset[str] = frozenset(_NO_NAMES.split())
 """Words in lower case that stand where a name may stand ("Patient: Male", "reviewed by Radiology") and are none."""
 
-GIVEN_NAMES: frozenset[str] = frozenset(
-    """
+_GIVEN_NAMES = """
 james robert john michael william david richard joseph thomas charles christopher daniel matthew anthony donald steven
 paul andrew joshua kenneth kevin brian george edward ronald timothy jason jeffrey ryan jacob gary nicholas eric jonathan
 stephen larry justin scott brandon benjamin samuel gregory frank alexander raymond patrick jack dennis jerry tyler aaron
@@ -64,22 +63,22 @@ nathalie isabelle sylvie monique catherine françoise francoise luc julien antoi
 javier miguel pedro luis carmen ana isabel dolores pilar lucía lucia sofía joão joao rui paulo mariana beatriz giovanni
 giuseppe marco luca paolo francesco mario luigi giulia chiara francesca alessandro elena ahmed mohammed mohamed ali
 fatima omar hassan wei li ming yuki hiroshi priya raj sanjay anil olga ivan dmitri sergei natasha
-""".split()
-)
+"""
+GIVEN_NAMES: frozenset[str] = frozenset(_GIVEN_NAMES.split())
 """Common given names of several countries, in lower case: a capitalised word after one of them is taken for a surname.
 A short list of our own choice; names that are not in it are found by titles, labels and roles only."""
 
-EPONYM_TAIL: frozenset[str] = frozenset(
-    """
+_EPONYM_TAIL = """
 disease syndrome sign line lines unit units catheter lymphoma murmur fracture classification criteria score scale
 triangle ligament node nodes tumor tumour body bodies contracture deformity thyroiditis anaemia anemia sarcoma palsy
 phenomenon reflex maneuver manoeuvre procedure operation test tube stent filter shunt drain cells cell ring hernia
 ulcer esophagus oesophagus diverticulum ganglion canal duct pouch space fascia index angle ratio method view position
-""".split()
-)
+"""
+EPONYM_TAIL: frozenset[str] = frozenset(_EPONYM_TAIL.split())
 """Words after an eponym: "Graham Steell murmur" names no patient."""
 
-US_STATES = (
-    "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA "
-    "RI SC SD TN TX UT VT VA WA WV WI WY DC PR"
-).split()
+_US_STATES = """
+AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA
+RI SC SD TN TX UT VT VA WA WV WI WY DC PR
+"""
+US_STATES: tuple[str, ...] = tuple(_US_STATES.split())
