@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -73,8 +74,22 @@ def decode(ref: VisualRef) -> Facts | BadSample:
         modality=visual.modality,
         length=length,
         orientation=orientation,
-        sha256=sha256_of(path),
+        sha256=_hashed(path),
     )
+
+
+def _hashed(path: Path) -> str:
+    """Of a folder anew; of a file once for all visuals that it holds (an .npz holds thousands)."""
+    if path.is_dir():
+        return sha256_of(path)
+    status = path.stat()
+    return _hash_of_file(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash_of_file(name: str, size: int, changed: int) -> str:
+    """Size and time of change are part of the key: a file that was written anew is hashed anew."""
+    return sha256_of(name)
 
 
 def decode_all(

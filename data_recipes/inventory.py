@@ -99,6 +99,8 @@ def _look(path: Path) -> Format | BadSample | None:
         return BadSample("the gzip data are damaged from the start", where=str(path), mend=mend)
     except OSError as error:
         return BadSample(f"cannot be opened ({error.strerror})", where=str(path), mend="check its permissions")
+    if found == "archive":
+        return None  # which of its arrays are pictures, only a recipe knows
     if found is None and named:
         return BadSample(
             f"named {path.suffix!r}, but its content is no picture, DICOM, NIfTI, NPY or clip that is read here",

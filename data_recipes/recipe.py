@@ -24,6 +24,11 @@ class Recipe:
             does not treat them as loose files.
         matches: does this folder hold the published layout?
         build: read the folder. Rows that cannot be used come out as BadSample, in their place.
+        about: what the data are, in a few sentences; the first part of the page in docs/datasets.
+        layout: the files as they lie below the folder, one per line, indented by two spaces for each folder.
+        questions: the kinds of questions that are made, one per item.
+        faults: what is known to be wrong or odd in the published files, one per item.
+        measured: what building real files gave, and which files they were; "" when none were at hand.
     """
 
     name: str
@@ -34,6 +39,11 @@ class Recipe:
     owned: tuple[str, ...]
     matches: Callable[[Path], bool]
     build: Callable[[Path], Iterator[Sample | BadSample]]
+    about: str = ""
+    layout: str = ""
+    questions: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    measured: str = ""
 
     def __post_init__(self) -> None:
         for field in ("name", "version", "licence", "url", "citation"):

@@ -35,6 +35,7 @@ class VisualRef:
             - DICOM file as video: ``start_s``, ``end_s``, ``max_frames``, ``frame_time_s``.
             - NIfTI and other nibabel formats: ``time_index``, ``unit``, ``modality``.
             - NPY: ``spacing_mm``, ``unit``, ``modality``, ``orientation`` (of a volume).
+            - NPZ: ``member`` (the name of the array), ``item`` (entry of its first axis), and those of NPY.
             - video (MP4, AVI, ...; an animated GIF as video): ``start_s``, ``end_s``, ``max_frames``, ``modality``,
               ``spacing_mm``.
     """

@@ -25,6 +25,8 @@ from medvlm.data_recipes.sample import Sample, Turn, VisualRef
 from medvlm.data_recipes.splits import split_patients
 
 UNSTATED = "not stated: ask the holder of the files"
+CHOOSING = ("series_uid", "frame", "time_index", "member", "item")
+"""Options of readers that choose one of several visuals of a file or folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +144,8 @@ def _with_facts(drafts: Iterable[Sample], outcomes: Outcomes) -> tuple[list[Samp
 
 
 def _content(ref: VisualRef, sha256: str | None) -> str:
-    """What tells copies: the bytes, and the series where one folder holds several."""
-    return f"{sha256} {ref.options.get('series_uid', '')}"
+    """What tells copies: the bytes, and which visual it is where one file or folder holds several."""
+    return " ".join([str(sha256), *(str(ref.options.get(name, "")) for name in CHOOSING)])
 
 
 def _loose_samples(
@@ -204,11 +206,11 @@ def _unique(samples: list[Sample]) -> Gated:
     return list(kept.values()), stopped
 
 
-def _asked(sample: Sample) -> tuple[tuple[str | None, ...], str]:
+def _asked(sample: Sample) -> tuple[tuple[str, ...], str]:
     """The pictures and the first question, spelling and "Answer yes or no." aside."""
     text = sample.turns[0].text
     bare = re.sub(r"\s*Answer [^.]*\.\s*$", "", text)
-    return tuple(ref.sha256 for ref in sample.visuals()), re.sub(r"\W+", " ", bare).strip().lower()
+    return tuple(_content(ref, ref.sha256) for ref in sample.visuals()), re.sub(r"\W+", " ", bare).strip().lower()
 
 
 def _no_test_in_train(samples: list[Sample]) -> Gated:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_array, picture
+from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_archive, numpy_array, picture
 from medvlm.data_recipes.sample import from_json
 from medvlm.scripts.cli import COMMANDS
 from medvlm.scripts.recipe_table import BEGIN, END, recipe_table, with_table
@@ -126,6 +126,7 @@ def test_options_of_the_readers_are_described():
         dicom.read_cine,
         nifti.read,
         numpy_array.read,
+        numpy_archive.read,
         clip.read,
     )
     table = page[page.index("## Readers") : page.index("- **Units.**")]

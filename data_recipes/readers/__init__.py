@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_array, picture
+from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_archive, numpy_array, picture
 from medvlm.data_recipes.readers.content import Format, format_of, head_of
 from medvlm.data_recipes.sample import VisualRef
 from medvlm.model.visual import Kind, Visual, kind_of
@@ -43,6 +43,8 @@ def sniff(path: Path) -> Kind | None:
             return "volume"
         case "array":
             return numpy_array.kind_of_file(path)
+        case "archive":
+            return None  # a container: a manifest names the member and the item
         case "dicom":
             return dicom.kind_of_file(path)
     return None
@@ -53,7 +55,7 @@ def read(ref: VisualRef, root: Path) -> Visual:
 
     The reader is chosen by the content of the file; ``ref.options`` are its keyword arguments (see
     medvlm.data_recipes.readers.picture.read, dicom.read_file, dicom.read_series, dicom.read_cine, nifti.read,
-    numpy_array.read, clip.read). An option that the reader does not know is refused.
+    numpy_array.read, numpy_archive.read, clip.read). An option that the reader does not know is refused.
 
     Args:
         ref: kind, path and options.
@@ -121,7 +123,7 @@ def _reader_of(ref: VisualRef, path: Path) -> Reader:
     found: Format | None = format_of(path)
     if found is None:
         raise BadSample(
-            f"no picture, DICOM, NIfTI, .npy or video, going by its content (first bytes {head_of(path)[:4]!r})",
+            f"no picture, DICOM, NIfTI, .npy, .npz or video, going by its content (first bytes {head_of(path)[:4]!r})",
             where=str(path),
             mend="give a file of one of these formats; the extension is not looked at",
         )
@@ -131,4 +133,6 @@ def _reader_of(ref: VisualRef, path: Path) -> Reader:
         return dicom.read_cine if ref.kind == "video" else dicom.read_file
     if found == "nifti":
         return nifti.read
+    if found == "archive":
+        return numpy_archive.read
     return numpy_array.read if found == "array" else picture.read

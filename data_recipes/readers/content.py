@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["picture", "dicom", "nifti", "array", "clip"]
+Format = Literal["picture", "dicom", "nifti", "array", "archive", "clip"]
 
 HEAD = 1024
 """Bytes read to tell a format; the last magic number tested lies at byte 344 + 4 of a NIfTI header."""
@@ -84,6 +84,8 @@ def format_of(path: Path) -> Format | None:
         return "dicom"
     if head.startswith(b"\x93NUMPY"):
         return "array"
+    if head.startswith(b"PK\x03\x04") and _first_name(head).endswith(b".npy"):
+        return "archive"
     if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "picture"
     if head[4:8] == b"ftyp":
@@ -100,6 +102,11 @@ def _is_other_clip(head: bytes) -> bool:
     if head[:4] == b"RIFF" and head[8:11] == b"AVI":
         return True
     return len(head) > 564 and all(head[i] == 0x47 for i in (0, 188, 376, 564))
+
+
+def _first_name(head: bytes) -> bytes:
+    """Name of the first file of a zip archive (PKWARE APPNOTE 6.3, section 4.3.7)."""
+    return head[30 : 30 + int.from_bytes(head[26:28], "little")]
 
 
 def header_of_pair(path: Path) -> Path:

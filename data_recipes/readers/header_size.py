@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medvlm.data_recipes.readers import dicom, nifti, numpy_array, picture, reader_of
+from medvlm.data_recipes.readers import dicom, nifti, numpy_archive, numpy_array, picture, reader_of, shard_member
 from medvlm.data_recipes.readers.dicom_header import frame_count, open_dataset, require_pixels
 from medvlm.data_recipes.readers.refusals import index_option
 from medvlm.data_recipes.sample import VisualRef
@@ -26,6 +26,8 @@ def header_size(ref: VisualRef, root: Path) -> tuple[int, int, int] | None:
     Raises:
         BadSample: missing, empty, unknown or damaged file, an unknown or malformed option.
     """
+    if shard_member.is_member(ref):
+        return shard_member.header_size(ref)
     path, reader = reader_of(ref, root)
     if reader is picture.read and ref.kind == "image":
         return picture.header_size(path, **ref.options)
@@ -33,6 +35,8 @@ def header_size(ref: VisualRef, root: Path) -> tuple[int, int, int] | None:
         return nifti.header_size(path, **ref.options)
     if reader is numpy_array.read and numpy_array.kind_of_file(path) == ref.kind:
         return numpy_array.header_size(path, **ref.options)
+    if reader is numpy_archive.read and numpy_archive.kind_of_item(path, **ref.options) == ref.kind:
+        return numpy_archive.header_size(path, **ref.options)
     if reader is dicom.read_file and ref.kind == "image":
         return _dicom_size(path, ref.options.get("frame"))
     return None

@@ -19,13 +19,9 @@ def kind_of_file(path: Path) -> Kind | None:
     array = _open(path)
     if array.dtype.kind not in "biuf":
         return None
-    if array.ndim == 2 or _is_colour(array):
+    if array.ndim == 2 or is_colour(array.shape, array.dtype):
         return "image"
     return "volume" if array.ndim == 3 else None
-
-
-def _is_colour(array: np.ndarray) -> bool:
-    return array.ndim == 3 and array.shape[-1] == 3 and array.dtype == np.uint8
 
 
 def _open(path: Path) -> np.ndarray:
@@ -55,17 +51,32 @@ def read(
     Raises:
         BadSample: not a .npy of numbers with 2 or 3 axes, empty, NaN, or a malformed option.
     """
-    stored = _of_numbers(path)
-    colour = _is_colour(stored)
+    return visual_of(_open(path), path, spacing_mm=spacing_mm, unit=unit, modality=modality, orientation=orientation)
+
+
+def visual_of(
+    stored: np.ndarray,
+    path: Path,
+    *,
+    spacing_mm: Any = None,
+    unit: Any = None,
+    modality: str = "unknown",
+    orientation: Any = None,
+) -> Image | Volume:
+    """The Image or Volume of an array, as ``read`` says; ``path`` is named in refusals.
+
+    8-bit numbers that the manifest calls "display" are divided by 255; other numbers so called must lie in [0, 1].
+    """
+    require_numbers(stored.shape, stored.dtype, path)
+    colour = is_colour(stored.shape, stored.dtype)
     values = np.array(stored, dtype=np.float32)
     require_finite(values, path, "values")
     chosen = unit_option("arbitrary" if unit is None else unit, path)
+    if colour or chosen == "display":
+        values, chosen = _shown(values, stored.dtype, path), "display"
     if values.ndim == 2 or colour:
         spacing = spacing_option(spacing_mm, 2, path)
-        if colour:
-            pixels, chosen = np.ascontiguousarray(values.transpose(2, 0, 1)) / np.float32(255), "display"
-        else:
-            pixels = values[None]
+        pixels = np.ascontiguousarray(values.transpose(2, 0, 1)) if colour else values[None]
         return Image(pixels=pixels, modality=modality, unit=chosen, spacing_mm=spacing)  # type: ignore[arg-type]
     spacing = spacing_option(spacing_mm, 3, path)
     if orientation is not None:
@@ -80,29 +91,54 @@ def read(
     return volume if orientation is None else reorient(volume)
 
 
+def _shown(values: np.ndarray, stored: np.dtype, path: Path) -> np.ndarray:
+    if stored == np.uint8:
+        return values / np.float32(255)
+    if values.min() < 0 or values.max() > 1:
+        raise BadSample(
+            f"options.unit is 'display', but values run from {values.min():g} to {values.max():g}",
+            where=str(path),
+            mend="save 8-bit numbers or numbers from 0 to 1, or leave the unit out",
+        )
+    return values
+
+
 def header_size(path: Path, *, orientation: Any = None, **_: Any) -> tuple[int, int, int]:
     """(D, H, W) of what ``read`` would return, from the header alone; an image has D 1.
 
     Raises:
         BadSample: as ``read``, where the header already shows it.
     """
-    stored = _of_numbers(path)
-    if stored.ndim == 2 or _is_colour(stored):
-        return 1, stored.shape[0], stored.shape[1]
-    order = (0, 1, 2) if orientation is None else _require_orientation(orientation, path)
-    return stored.shape[order[0]], stored.shape[order[1]], stored.shape[order[2]]
-
-
-def _of_numbers(path: Path) -> np.ndarray:
-    """The memory map of a file that holds one image or volume."""
     stored = _open(path)
-    if stored.dtype.kind not in "biuf" or stored.ndim not in (2, 3) or 0 in stored.shape:
+    return size_of(stored.shape, stored.dtype, path, orientation)
+
+
+def size_of(shape: tuple[int, ...], kind: np.dtype, path: Path, orientation: Any = None) -> tuple[int, int, int]:
+    """(D, H, W) of what ``visual_of`` makes of an array of this shape and type."""
+    require_numbers(shape, kind, path)
+    if len(shape) == 2 or is_colour(shape, kind):
+        return 1, shape[0], shape[1]
+    order = (0, 1, 2) if orientation is None else _require_orientation(orientation, path)
+    return shape[order[0]], shape[order[1]], shape[order[2]]
+
+
+def is_colour(shape: tuple[int, ...], kind: np.dtype) -> bool:
+    """8-bit (H, W, 3)."""
+    return len(shape) == 3 and shape[-1] == 3 and kind == np.uint8
+
+
+def require_numbers(shape: tuple[int, ...], kind: np.dtype, path: Path) -> None:
+    """Refuse an array that is not one image or volume.
+
+    Raises:
+        BadSample: complex numbers or objects, another number of axes, or no values.
+    """
+    if kind.kind not in "biuf" or len(shape) not in (2, 3) or 0 in shape:
         raise BadSample(
-            f"an array of shape {stored.shape} and type {stored.dtype}; real numbers (H, W) or (D, H, W) are expected",
+            f"an array of shape {shape} and type {kind}; real numbers (H, W) or (D, H, W) are expected",
             where=str(path),
-            mend="save one image or volume per .npy file",
+            mend="save one image or volume per .npy file, or name the item of an archive",
         )
-    return stored
 
 
 def _require_orientation(orientation: Any, path: Path) -> tuple[int, ...]:
