@@ -1,88 +1,149 @@
-"""Packs for (step, rank): a pure function of seed, lengths and budgets, so that resume is one integer."""
+"""Packs for (position, rank): a pure function of seed, lengths and budgets, so that resume is a few integers."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
+import torch
+import torch.multiprocessing  # tensors then go between processes through shared memory
 
-from medvlm.data_recipes.mixture import Mixture
-from medvlm.data_recipes.packing import Length, collate, pack
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.pack_plan import PackPlan, Position
+from medvlm.data_recipes.packing import collate
+from medvlm.data_recipes.quarantine import Quarantine
 from medvlm.data_recipes.rendering import Renderer
+from medvlm.data_recipes.rows import Rows
 from medvlm.data_recipes.sample import Sample
-from medvlm.model.batch import PackedBatch
+from medvlm.model.batch import IGNORED, PackedBatch
+from medvlm.model.processing import PatchedVisual, Rendered
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackPlan:
-    """Which samples stand in which pack, for ever: rounds of the mixture, packed and shuffled.
+class PackReader:
+    """Renders and collates the samples of one pack; goes to other processes.
 
     Attributes:
-        mixture: order of the samples.
-        lengths: cost of every sample of the sources laid end to end.
+        tokens_per_pack, patches_per_pack: what the pack was planned for: a header that lies is found here.
     """
 
-    mixture: Mixture
-    lengths: tuple[Length, ...]
+    rows: Rows
+    renderer: Renderer
     tokens_per_pack: int
     patches_per_pack: int
 
-    def round(self, number: int) -> list[list[int]]:
-        """Packs of one round, shuffled so that full and short packs mix."""
-        packs = pack(self.lengths, self.mixture.round(number), self.tokens_per_pack, self.patches_per_pack)
-        order = np.random.default_rng([self.mixture.seed, 2, number]).permutation(len(packs))
-        return [packs[i] for i in order]
+    def load(self, members: Sequence[int]) -> tuple[PackedBatch, list[BadSample]]:
+        """The pack, and what is missing from it because its pixels cannot be read after all.
 
-    def packs(self, start: int) -> Iterator[list[int]]:
-        """Packs ``start``, ``start + 1``, ... of the endless sequence; only integers are computed on the way."""
-        number = passed = 0
-        while True:
-            packs = self.round(number)
-            yield from packs[max(0, start - passed) :]
-            passed += len(packs)
-            number += 1
+        What fails is left out and never replaced; every process and every later run leaves out the same. A pack of
+        which nothing is left holds one token without loss, because all ranks must take part in a step.
+
+        Raises:
+            BadSample: a preference of which nothing is left in its pack: there is no pair without a reference.
+            RuntimeError: the samples are larger than they were measured.
+        """
+        failed: list[BadSample] = []
+        rendered: list[tuple[str, Sequence[Rendered]]] = []
+        shown: dict[str, PatchedVisual] = {}
+        pair = False
+        for index in members:
+            row = self.rows.row(index)
+            try:
+                if isinstance(row, BadSample):
+                    raise row
+                pair = row.preference is not None
+                rendered.append((row.sample_id, self.renderer.sides(row, shown)))
+            except BadSample as bad:
+                failed.append(bad)
+        if not rendered and pair:
+            raise failed[-1]
+        batch = collate(rendered or [("nothing could be read", [self._nothing()])])
+        batch.check(visual_token_id=self.renderer.processor.visual_token_id)
+        if len(batch.tokens) > self.tokens_per_pack or len(batch.patches) > self.patches_per_pack:
+            raise RuntimeError(
+                f"the pack of samples {batch.sample_ids} has {len(batch.tokens)} tokens and {len(batch.patches)} patches, "
+                f"over the {self.tokens_per_pack} and {self.patches_per_pack} that it was planned for: a file has changed "
+                "since it was measured, or its header says another size than its pixels have; remove the folder lengths/ "
+                "of the run and start again"
+            )
+        return batch, failed
+
+    def _nothing(self) -> Rendered:
+        token = self.renderer.processor.tokenizer.eos_token_id
+        return Rendered(
+            tokens=np.array([0 if token is None else token], np.int64),
+            supervised=np.zeros(1, bool),
+            positions=np.zeros(1, np.int64),
+            visuals=(),
+        )
 
 
 class Loader:
-    """Gives each rank the packs of each step; reads ahead in a thread while the model computes.
+    """Gives each rank the packs of each step; reads ahead while the model computes.
 
-    Step s takes packs [s * world * packs_per_step, ...): they are dealt to ranks in turn, so that any world size with
-    the same product sees the same packs in a step.
+    A step takes the next world_size * packs_per_step packs of the plan, dealt to ranks in turn, so that any world size with
+    the same product sees the same packs in a step, and a training that goes on with another number of processes sees each
+    sample as often as it would have.
+
+    Args:
+        rows: the samples that the plan counts.
+        workers: processes that read, decode and render; 0: a thread of this one. Packs come in the same order, and are
+            the same, for any number.
+        ahead: packs that are read ahead.
+        quarantine: where samples go that turn out unreadable.
     """
 
     def __init__(
         self,
-        samples: Sequence[Sample],
+        rows: Rows,
         plan: PackPlan,
         renderer: Renderer,
         *,
         packs_per_step: int,
         rank: int = 0,
         world_size: int = 1,
+        workers: int = 0,
         ahead: int = 8,
+        quarantine: Quarantine | None = None,
     ) -> None:
-        self.samples, self.plan, self.renderer = samples, plan, renderer
-        self.packs_per_step, self.rank, self.world_size, self.ahead = packs_per_step, rank, world_size, ahead
+        self.plan = plan
+        self.packs_per_step, self.rank, self.world_size = packs_per_step, rank, world_size
+        self.workers, self.ahead = workers, max(ahead, workers)
+        self.quarantine = Quarantine() if quarantine is None else quarantine
+        self.reader = PackReader(
+            rows=rows, renderer=renderer, tokens_per_pack=plan.tokens_per_pack, patches_per_pack=plan.patches_per_pack
+        )
+        self.position = Position()
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the step after the last one that was taken begins; the same on all ranks."""
+        return self.position.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on where ``state_dict`` was called, with any number of ranks and workers."""
+        self.position = Position(**state)
 
     def load(self, members: Sequence[int]) -> PackedBatch:
-        """Render and collate the samples of one pack."""
-        chosen = [self.samples[index] for index in members]
-        batch = collate([(sample.sample_id, self.renderer.sides(sample)) for sample in chosen])
-        batch.check(visual_token_id=self.renderer.processor.visual_token_id)
+        """One pack, read here and now."""
+        batch, failed = self.reader.load(members)
+        self.quarantine.add(failed)
         return batch
 
-    def steps(self, start: int) -> Iterator[list[PackedBatch]]:
-        """The packs of this rank for steps ``start``, ``start + 1``, ...; endless.
+    def steps(self) -> Iterator[list[PackedBatch]]:
+        """The packs of this rank, step by step from ``position``; endless.
 
-        An error in the reading thread is raised here, at the step that needed the sample.
+        An error while reading ahead is raised here, at the step that needed the sample.
         """
-        ready: queue.Queue[PackedBatch | BaseException] = queue.Queue(maxsize=self.ahead)
+        ready: queue.Queue[Future | Position | BaseException] = queue.Queue(maxsize=self.ahead)
         stop = threading.Event()
 
-        def put(item: PackedBatch | BaseException) -> None:
+        def put(item: Future | Position | BaseException) -> None:
             while not stop.is_set():
                 try:
                     ready.put(item, timeout=0.2)
@@ -90,27 +151,84 @@ class Loader:
                 except queue.Full:
                     continue
 
-        def read_ahead() -> None:
+        def read_ahead(read: Callable[[Sequence[int]], Future]) -> None:
+            packs = self.plan.packs(self.position)
             try:
-                for number, members in enumerate(self.plan.packs(start * self.world_size * self.packs_per_step)):
-                    if number % self.world_size == self.rank:
-                        put(self.load(members))
+                for number, (after, members) in enumerate(packs):
                     if stop.is_set():
                         return
+                    if number % self.world_size == self.rank:
+                        put(read(members))
+                    if (number + 1) % (self.world_size * self.packs_per_step) == 0:
+                        put(after)
             except BaseException as error:  # noqa: BLE001 (handed to the training thread, which raises it)
                 put(error)
+            finally:
+                packs.close()  # type: ignore[attr-defined]
 
-        thread = threading.Thread(target=read_ahead, name="medvlm-loader", daemon=True)
-        thread.start()
-        try:
-            while True:
+        with self._pool() as pool:
+            read = self._here if pool is None else lambda members: pool.submit(_read, list(members))
+            thread = threading.Thread(target=read_ahead, args=(read,), name="medvlm-loader", daemon=True)
+            thread.start()
+            try:
                 step: list[PackedBatch] = []
-                while len(step) < self.packs_per_step:
+                while True:
                     item = ready.get()
                     if isinstance(item, BaseException):
                         raise item
-                    step.append(item)
-                yield step
-        finally:
-            stop.set()
-            thread.join()
+                    if isinstance(item, Position):
+                        self.position = item
+                        yield step
+                        step = []
+                        continue
+                    batch, failed = item.result()
+                    self.quarantine.add(failed)
+                    step.append(batch)
+            finally:
+                stop.set()
+                thread.join()
+                if pool is not None:
+                    pool.shutdown(wait=True, cancel_futures=True)
+
+    def _pool(self) -> Executor | nullcontext[None]:
+        if not self.workers:
+            return nullcontext()
+        # forkserver: a fork of this process, which runs threads, can hang; the server imports torch once for all workers.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["medvlm.data_recipes.loader"])
+        return ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start, initargs=(self.reader,))
+
+    def _here(self, members: Sequence[int]) -> Future:
+        done: Future = Future()
+        try:
+            done.set_result(self.reader.load(members))
+        except Exception as error:  # noqa: BLE001 (raised by the step that needs the pack)
+            done.set_exception(error)
+        return done
+
+
+_reader: PackReader | None = None
+"""Of a worker process: what it reads with."""
+
+
+def _start(reader: PackReader) -> None:
+    global _reader
+    torch.set_num_threads(1)  # as many workers as cores; threads of each would only wait for one another
+    _reader = reader
+
+
+def _read(members: list[int]) -> tuple[PackedBatch, list[BadSample]]:
+    assert _reader is not None
+    return _reader.load(members)
+
+
+def sample_of(rows: Rows, index: int) -> Sample:
+    """Row ``index``, which is known to be good.
+
+    Raises:
+        BadSample: it is not.
+    """
+    row = rows.row(index)
+    if isinstance(row, BadSample):
+        raise row
+    return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,42 +11,53 @@ import numpy as np
 class Mixture:
     """Draws samples from several sources in fixed shares.
 
-    A round draws as many samples as all sources hold together; source s gives ``weights[s] / sum(weights)`` of them,
-    from its own endless stream of seeded permutations, so that every sample of a source is seen equally often.
+    A round draws as many samples as all sources hold together; each source gives its share of them from its own endless
+    stream of seeded permutations, so that every sample of a source is seen equally often.
 
     Attributes:
         sizes: samples of each source.
         weights: relative shares.
         seed: of the whole order.
+        temperature: None: shares follow the weights alone. A number T: weights are multiplied by size ** (1 / T), so that
+            1 draws in proportion to size and larger numbers flatten towards the weights (Arivazhagan et al. 2019,
+            arXiv:1907.05019, section 4.2).
     """
 
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
     seed: int
+    temperature: float | None = None
 
     @property
     def shares(self) -> list[int]:
         """Samples that each source gives to a round."""
-        total, weight = sum(self.sizes), sum(self.weights)
+        weights = self.weights
+        if self.temperature is not None:
+            weights = tuple(w * n ** (1 / self.temperature) for w, n in zip(weights, self.sizes, strict=True))
+        total, weight = sum(self.sizes), sum(weights)
         return [
             max(1, round(total * share / weight)) if size else 0
-            for share, size in zip(self.weights, self.sizes, strict=True)
+            for share, size in zip(weights, self.sizes, strict=True)
         ]
 
-    def round(self, number: int) -> list[int]:
-        """The samples of one round, shuffled; an index counts through the sources laid end to end."""
-        drawn: list[int] = []
-        offset = 0
-        for source, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
-            drawn += [offset + i for i in self._stream(source, size, number * share, share)]
-            offset += size
-        rng = np.random.default_rng([self.seed, 1, number])
-        return [drawn[i] for i in rng.permutation(len(drawn))]
+    def round(self, number: int) -> np.ndarray:
+        """The samples of one round, shuffled: int64 indices that count through the sources laid end to end.
 
-    def _stream(self, source: int, size: int, start: int, count: int) -> Sequence[int]:
-        out: list[int] = []
-        while len(out) < count:
-            epoch, at = divmod(start + len(out), size)
+        Costs 16 bytes for each sample of the round and its source, and no look at any round before it.
+        """
+        drawn, offset = [], 0
+        for source, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
+            drawn += [order + offset for order in self._stream(source, size, number * share, share)]
+            offset += size
+        samples = np.concatenate(drawn) if drawn else np.zeros(0, np.int64)
+        return samples[np.random.default_rng([self.seed, 1, number]).permutation(len(samples))]
+
+    def _stream(self, source: int, size: int, start: int, count: int) -> list[np.ndarray]:
+        """Pieces of permutations: positions ``start`` to ``start + count`` of the stream of one source."""
+        pieces: list[np.ndarray] = []
+        while count:
+            epoch, at = divmod(start, size)
             order = np.random.default_rng([self.seed, 0, source, epoch]).permutation(size)
-            out += order[at : at + count - len(out)].tolist()
-        return out
+            pieces.append(order[at : at + count])
+            start, count = start + len(pieces[-1]), count - len(pieces[-1])
+        return pieces

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,10 @@ class Length:
 
 
 def pack(
-    lengths: Sequence[Length], order: Sequence[int], tokens_per_pack: int, patches_per_pack: int
+    lengths: Sequence[Length] | Mapping[int, Length],
+    order: Sequence[int],
+    tokens_per_pack: int,
+    patches_per_pack: int,
 ) -> list[list[int]]:
     """Fill packs by best fit over the samples in ``order``; samples are atomic, none is cut or dropped.
 

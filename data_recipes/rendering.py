@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.packing import Length, length_of
+from medvlm.data_recipes.patch_cache import PatchCache
 from medvlm.data_recipes.readers import read
+from medvlm.data_recipes.readers.header_size import header_size
 from medvlm.data_recipes.sample import Sample, Turn, VisualRef, chat, visuals_of
 from medvlm.model.loading import Processor
-from medvlm.model.processing import PatchedVisual, Rendered
+from medvlm.model.processing import AXIS_KIND, PatchedVisual, Rendered
 
 
 class Renderer:
-    """Renders samples of one data root with one processor.
+    """Renders samples of one data root with one processor; goes to other processes without what it remembers.
 
     Args:
         processor: saved with the checkpoint that is trained.
@@ -27,28 +31,63 @@ class Renderer:
             (path, size and time of change when the manifest gives none), its reader options and the processor's visual
             settings: a changed setting never finds an old entry.
         memory_bytes: patches kept in memory, least recently used out first.
+        cache_bytes: limit of the folder; None: none.
     """
 
     def __init__(
-        self, processor: Processor, root: Path, cache: Path | None = None, memory_bytes: int = 1 << 30
+        self,
+        processor: Processor,
+        root: Path,
+        cache: Path | None = None,
+        memory_bytes: int = 1 << 30,
+        cache_bytes: int | None = None,
     ) -> None:
-        self.processor, self.root, self.cache = processor, root, cache
+        self.processor, self.root = processor, root
+        self.cache = None if cache is None else PatchCache(cache, cache_bytes)
+        self.memory_bytes = memory_bytes
         self._memory: OrderedDict[str, PatchedVisual] = OrderedDict()
-        self._left = memory_bytes
+        self._held = 0
         self._settings = json.dumps(processor.visual_settings(), sort_keys=True)
-        if cache is not None:
-            cache.mkdir(parents=True, exist_ok=True)
 
-    def sides(self, sample: Sample) -> tuple[Rendered, ...]:
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memory": OrderedDict(), "_held": 0}
+
+    def sides(self, sample: Sample, shown: dict[str, PatchedVisual] | None = None) -> tuple[Rendered, ...]:
         """Every conversation that ``sample`` trains on: one, or chosen and rejected.
+
+        Args:
+            shown: visuals of the pack so far, by key; those of this sample are added. A visual that is in it is the same
+                object, so that it is encoded once, whatever the memory of this renderer has let go.
 
         Raises:
             BadSample: a visual cannot be read or cut; names the sample.
         """
-        try:
-            return tuple(self.render(turns) for turns in sample.sides())
-        except BadSample as bad:
-            raise BadSample(bad.reason, where=bad.where, mend=bad.mend, sample_id=sample.sample_id) from bad
+        known = {} if shown is None else shown
+
+        def visual(ref: VisualRef) -> PatchedVisual:
+            key = self._key(ref)
+            if key not in known:
+                known[key] = self._visual(key, ref)
+            return known[key]
+
+        return self._sides(sample, visual)
+
+    def length(self, sample: Sample) -> Length:
+        """What ``sides`` will cost, told from headers where they suffice and without pixels there.
+
+        Raises:
+            BadSample: a visual cannot be read or cut; names the sample.
+        """
+        outlines: dict[str, PatchedVisual] = {}
+
+        def outline(ref: VisualRef) -> PatchedVisual:
+            key = self._key(ref)
+            if key not in outlines:
+                told = None if key in self._memory else self._outline(ref)
+                outlines[key] = self._visual(key, ref) if told is None else told
+            return outlines[key]
+
+        return length_of(self._sides(sample, outline))
 
     def render(self, turns: tuple[Turn, ...], add_generation_prompt: bool = False) -> Rendered:
         """One conversation with its visuals."""
@@ -58,24 +97,62 @@ class Renderer:
 
     def visual(self, ref: VisualRef) -> PatchedVisual:
         """The patches of one visual, from memory, disk cache or file; the same object while it stays in memory."""
-        key = self._key(ref)
+        return self._visual(self._key(ref), ref)
+
+    def settings(self) -> str:
+        """Whatever in the processor changes what a sample costs."""
+        tokenizer = self.processor.tokenizer
+        words = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+        return json.dumps([self._settings, words, str(tokenizer.chat_template)])
+
+    def _sides(self, sample: Sample, visual: Callable[[VisualRef], PatchedVisual]) -> tuple[Rendered, ...]:
+        try:
+            return tuple(
+                self.processor.render(chat(turns), [visual(ref) for ref in visuals_of(turns)])
+                for turns in sample.sides()
+            )
+        except BadSample as bad:
+            raise BadSample(bad.reason, where=bad.where, mend=bad.mend, sample_id=sample.sample_id) from bad
+
+    def _visual(self, key: str, ref: VisualRef) -> PatchedVisual:
         if key in self._memory:
             self._memory.move_to_end(key)
             return self._memory[key]
-        visual = self._from_disk(key)
+        visual = None if self.cache is None else self.cache.get(key)
         if visual is None:
             loaded = read(ref, self.root)
             try:
                 visual = self.processor.patch(loaded)
             except ValueError as error:
                 raise BadSample(str(error), where=ref.path, mend="change the processor's budget") from error
-            self._to_disk(key, visual)
+            if self.cache is not None:
+                self.cache.put(key, visual)
         self._memory[key] = visual
-        self._left -= visual.patches.nbytes
-        while self._left < 0 and len(self._memory) > 1:
+        self._held += visual.patches.nbytes
+        while self._held > self.memory_bytes and len(self._memory) > 1:
             _, oldest = self._memory.popitem(last=False)
-            self._left += oldest.patches.nbytes
+            self._held -= oldest.patches.nbytes
         return visual
+
+    def _outline(self, ref: VisualRef) -> PatchedVisual | None:
+        """The visual with patches of no width: what tells its cost and nothing else; None when pixels must be seen."""
+        size = header_size(ref, self.root)
+        if size is None:
+            return None
+        try:
+            cost = self.processor.cost(size, ref.kind)
+        except ValueError as error:
+            raise BadSample(str(error), where=ref.path, mend="change the processor's budget") from error
+        if cost is None:
+            return None
+        patches, tokens = cost
+        return PatchedVisual(
+            patches=np.empty((patches, 0), np.float32),
+            grid=(1, 1, patches),
+            spacing=(np.nan, np.nan, np.nan),
+            axis_kind=AXIS_KIND[ref.kind],
+            kept=np.ones(tokens, bool),
+        )
 
     def _key(self, ref: VisualRef) -> str:
         content = ref.sha256
@@ -85,32 +162,3 @@ class Renderer:
             content = f"{path} {state.st_size} {state.st_mtime_ns}" if state else str(path)
         text = json.dumps([ref.kind, content, ref.options, self._settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _from_disk(self, key: str) -> PatchedVisual | None:
-        path = self.cache / f"{key}.npz" if self.cache is not None else None
-        if path is None or not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as stored:
-            return PatchedVisual(
-                patches=stored["patches"],
-                grid=tuple(stored["grid"].tolist()),
-                spacing=tuple(stored["spacing"].tolist()),
-                axis_kind=int(stored["axis_kind"]),
-                kept=stored["kept"],
-            )
-
-    def _to_disk(self, key: str, visual: PatchedVisual) -> None:
-        if self.cache is None:
-            return
-        temporary = self.cache / f".{key}.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                patches=visual.patches,
-                grid=visual.grid,
-                spacing=visual.spacing,
-                axis_kind=visual.axis_kind,
-                kept=visual.kept,
-            )
-        # A cache entry may be lost but never half seen: rename without fsync is enough.
-        temporary.rename(self.cache / f"{key}.npz")

@@ -12,14 +12,17 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medvlm.data_recipes.laterality import Augmenter, mirrors, orientation_change, probe_like, side_word, turns
-from medvlm.data_recipes.loader import Loader, PackPlan
+from medvlm.data_recipes.lengths import Lengths
+from medvlm.data_recipes.loader import Loader
 from medvlm.data_recipes.mixture import Mixture
+from medvlm.data_recipes.pack_plan import PackPlan
 from medvlm.data_recipes.packing import length_of
 from medvlm.data_recipes.phantoms.anatomy import draw_body, place
 from medvlm.data_recipes.phantoms.ct import render_ct
 from medvlm.data_recipes.phantoms.patient import Finding, VirtualPatient
 from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.rendering import Renderer
+from medvlm.data_recipes.rows import Joined, ListRows
 from medvlm.data_recipes.sample import VisualRef, read_jsonl
 from medvlm.model.geometry import resize_image
 from medvlm.model.processing import MedVLMProcessor
@@ -323,14 +326,15 @@ def assemble(patches, grid, rule) -> np.ndarray:
 def turned_in_training(renderer, samples, rounds) -> list[str]:
     """Samples that a Loader, the only source of training packs, shows turned or mirrored."""
     lengths = tuple(length_of(renderer.sides(sample)) for sample in samples)
+    rows = Joined([ListRows(samples)])
     plan = PackPlan(
-        mixture=Mixture(sizes=(len(samples),), weights=(1.0,), seed=0), lengths=lengths,
+        mixture=Mixture(sizes=(len(samples),), weights=(1.0,), seed=0), lengths=Lengths(rows, renderer.length),
         tokens_per_pack=max(n.tokens for n in lengths), patches_per_pack=max(n.patches for n in lengths),
     )  # fmt: skip
-    loader, found = Loader(samples, plan, renderer, packs_per_step=1), []
-    steps = loader.steps(0)
+    loader, found = Loader(rows, plan, renderer, packs_per_step=1), []
+    steps = loader.steps()
     by_id = {sample.sample_id: sample for sample in samples}
-    for _ in range(rounds * len(plan.round(0))):
+    for _ in range(rounds * len(list(plan.round(0)))):
         (pack,) = next(steps)
         pieces = pack.patches.split(pack.grids.prod(dim=1).tolist())
         for name, grid, patches in zip(pack.sample_ids, pack.grids.tolist(), pieces, strict=True):
@@ -353,8 +357,8 @@ def test_no_sample_that_names_a_side_is_turned_in_training(tmp_path):
 
 def test_a_planted_mirror_is_seen_by_that_test(tmp_path):
     class Mirroring(Renderer):
-        def visual(self, ref):
-            visual = super().visual(ref)
+        def _visual(self, key, ref):
+            visual = super()._visual(key, ref)
             rule = self.processor.rule
             values = assemble(visual.patches, visual.grid, rule)[:, :, ::-1]
             return (

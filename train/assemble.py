@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from medvlm.data_recipes.sample import Sample, read_jsonl
+from medvlm.data_recipes.sample import Sample
 from medvlm.model.chat_template import require_chat_template
 from medvlm.model.config import own_projector_config
 from medvlm.model.loading import (
@@ -23,7 +23,7 @@ from medvlm.model.pretrained import vision_config
 from medvlm.model.processing import MedVLMProcessor
 from medvlm.model.tokenizer import add_visual_token, set_chat_template, train_tokenizer, vocabulary_size
 from medvlm.train.config import Curriculum, Stage
-from medvlm.train.data import manifest_path
+from medvlm.train.data import open_rows
 from medvlm.train.lora import add_lora
 
 
@@ -80,7 +80,9 @@ def _texts(curriculum: Curriculum) -> Iterable[str]:
     """Every text of the training manifests, each manifest once: what the tokenizer is trained on."""
     manifests = dict.fromkeys(source.manifest for stage in curriculum.stages for source in stage.mixture)
     for manifest in manifests:
-        for row in read_jsonl(manifest_path(curriculum.data, manifest)):
+        rows = open_rows(curriculum.data, manifest)
+        for index in range(len(rows)):
+            row = rows.row(index)
             if isinstance(row, Sample):
                 for side in row.sides():
                     yield from (part for turn in side for part in turn.content if isinstance(part, str))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from medvlm.data_recipes.pack_plan import WINDOW
 from medvlm.data_recipes.typed_yaml import BadConfig, Document, nearest, parse, to_yaml
 
 Component = Literal["vision", "projector", "text"]
@@ -86,17 +87,32 @@ class DataConfig:
         root: folder that manifests of the stages are relative to.
         tokens_per_pack: most tokens in one pack (one forward pass of one process).
         patches_per_pack: most patches in one pack.
-        cache: keep processed visuals on disk beside the manifest.
+        cache: keep processed visuals on disk, in the run folder.
+        cache_gib: most GiB of them; the least recently used go first. None: no limit.
+        workers: processes of each rank that read and decode; 0 reads in a thread. Packs are the same for any number.
+        window: samples that are measured and packed together.
+        quarantine_limit: largest share of the samples met that may be left out before the training stops.
     """
 
     root: str
     tokens_per_pack: int = 4096
     patches_per_pack: int = 8192
     cache: bool = False
+    cache_gib: float | None = None
+    workers: int = 0
+    window: int = WINDOW
+    quarantine_limit: float = 0.1
 
     def __post_init__(self) -> None:
         _check_range("tokens_per_pack", self.tokens_per_pack, 1)
         _check_range("patches_per_pack", self.patches_per_pack, 1)
+        _check_range("workers", self.workers, 0)
+        _check_range("window", self.window, 1)
+        _check_range("quarantine_limit", self.quarantine_limit, 0, 1)
+        if self.cache_gib is not None:
+            _check_range("cache_gib", self.cache_gib, 1e-6)
+            if not self.cache:
+                _refuse("cache_gib is set, but there is no cache", "set data.cache: true, or remove cache_gib")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +256,11 @@ class Stage:
         mixture: manifests and their weights.
         learning_rate: of each component; None freezes.
         lora: adapters, beside or instead of full training of other components.
-        steps: optimizer steps; or ``epochs``: passes over the mixture. Exactly one.
+        temperature: None: the weights of the mixture are its shares. A number T multiplies them by size ** (1 / T): 1
+            draws in proportion to size, larger numbers flatten.
+        steps: optimizer steps; or ``epochs``: passes over the mixture; or ``tokens``: of the decoder, over all processes,
+            whole steps that do not exceed them by more than a pack. Exactly one. Steps start at once; for the others
+            every sample is measured first.
         packs_per_step: packs that each process accumulates for one optimizer step.
         processor: settings of the processor that change from this stage on, such as ``max_patches``: a resolution
             ladder over the same files. The checkpoint of the stage keeps them.
@@ -255,8 +275,10 @@ class Stage:
     objective: Literal["supervised", "preference"] = "supervised"
     learning_rate: LearningRates = field(default_factory=LearningRates)
     lora: Lora | None = None
+    temperature: float | None = None
     steps: int | None = None
     epochs: float | None = None
+    tokens: int | None = None
     packs_per_step: int = 1
     processor: dict[str, Any] = field(default_factory=dict)
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
@@ -284,6 +306,8 @@ class Stage:
             _check_range("betas", beta, 0, 0.99999)
         if self.save_every is not None:
             _check_range("save_every", self.save_every, 1)
+        if self.temperature is not None:
+            _check_range("temperature", self.temperature, 0.01)
         if not self.mixture:
             _refuse("the mixture is empty", "name at least one manifest: `mixture: [{manifest: train.jsonl}]`")
         if self.objective == "preference" and (self.lora is None or self.learning_rate.of_components()):
@@ -314,9 +338,15 @@ class Stage:
                 )
 
     def _check_duration(self) -> None:
-        if (self.steps is None) == (self.epochs is None):
-            both = "both 'steps' and 'epochs' are set" if self.steps is not None else "neither 'steps' nor 'epochs'"
-            _refuse(both, "set exactly one of them")
+        given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(repr(name) for name in given)
+            _refuse(
+                f"both {found} are set" if given else "neither 'steps' nor 'epochs' nor 'tokens' is set",
+                "set exactly one of them",
+            )
+        if self.tokens is not None:
+            _check_range("tokens", self.tokens, 1)
         if self.epochs is not None and not 0 < self.epochs < math.inf:
             _refuse(f"epochs is {self.epochs:g}", "use a number above 0")
         _check_range("warmup_steps", self.warmup_steps, 0)
@@ -430,7 +460,7 @@ def dump(curriculum: Curriculum) -> str:
 def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
     """SHA-256 (hex) of everything that may change the weights.
 
-    Left out are where files lie (``output_dir``, ``data.root``), cache, evaluation, and
+    Left out are where files lie (``output_dir``, ``data.root``), cache, workers, evaluation, and
     how often states are saved: a training may be resumed after these change. What the samples hold is the
     business of the fingerprint of the data.
 
@@ -441,10 +471,13 @@ def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
     count = len(names) if stage is None else names.index(curriculum.stage(stage).name) + 1
     stages = tuple(replace(s, save_every=None, keep_checkpoints=1) for s in curriculum.stages[:count])
     plain = asdict(replace(curriculum, stages=stages, evaluation=None, output_dir=""))
-    for key in ("root", "cache"):
+    for key in ("root", "cache", "cache_gib", "workers", "quarantine_limit"):
         del plain["data"][key]
+    # Trainings from before a setting keep their fingerprint.
+    if plain["data"]["window"] == WINDOW:
+        del plain["data"]["window"]
     for done in plain["stages"]:
-        if not done["processor"]:
-            # Trainings from before the setting keep their fingerprint.
-            del done["processor"]
+        for key in ("processor", "temperature", "tokens"):
+            if not done[key]:
+                del done[key]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,22 +1,26 @@
-"""Manifests of a stage -> samples that are known to train, their lengths, and the plan of packs."""
+"""Manifests of a stage -> its samples where they lie, the plan of their packs, and how many steps they make."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import torch.distributed as dist
+import numpy as np
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.loader import PackPlan
-from medvlm.data_recipes.mixture import Mixture
-from medvlm.data_recipes.packing import Length, check_fits, length_of
+from medvlm.data_recipes.lengths import Lengths
+from medvlm.data_recipes.pack_plan import PackPlan, Position
+from medvlm.data_recipes.packing import Length, check_fits
+from medvlm.data_recipes.quarantine import Quarantine
 from medvlm.data_recipes.rendering import Renderer
-from medvlm.data_recipes.sample import Sample, read_jsonl
+from medvlm.data_recipes.rows import Joined, ManifestRows, Rows
+from medvlm.data_recipes.mixture import Mixture
+from medvlm.data_recipes.sample import Sample
 from medvlm.train.config import DataConfig, Stage
 
 
@@ -25,33 +29,43 @@ class StageData:
     """What a stage trains on.
 
     Attributes:
-        samples: of all sources, end to end; every one was rendered once without fault.
+        rows: of all sources, end to end; none of them is in memory.
         plan: their packs.
-        quarantine: what was left out, and why.
-        per_source: manifest -> samples kept.
+        quarantine: what is left out, and why; it grows while windows of samples are measured and packs are read.
     """
 
-    samples: tuple[Sample, ...]
+    rows: Joined
     plan: PackPlan
-    quarantine: tuple[BadSample, ...]
-    per_source: dict[str, int]
+    quarantine: Quarantine = field(default_factory=Quarantine)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of sample ids, lengths and order: what an exact resume needs to be the same."""
-        digest = hashlib.sha256()
-        for sample, length in zip(self.samples, self.plan.lengths, strict=True):
-            digest.update(json.dumps([sample.sample_id, *asdict(length).values()]).encode())
-        order = [asdict(self.plan.mixture), self.plan.tokens_per_pack, self.plan.patches_per_pack]
-        digest.update(json.dumps(order).encode())
-        return digest.hexdigest()
+        """SHA-256 (hex) of rows and order: what an exact resume needs to be the same."""
+        settings = json.dumps([self.rows.fingerprint, self.plan.lengths.settings, *self.plan.describe()])
+        return hashlib.sha256(settings.encode()).hexdigest()
 
     def steps(self, stage: Stage, world_size: int) -> int:
-        """Optimizer steps of ``stage``."""
+        """Optimizer steps of ``stage``: those it states, or those that its epochs or tokens make.
+
+        For epochs and tokens, every sample that will be trained on is measured first; what an earlier run measured is
+        read from its file.
+        """
         if stage.steps is not None:
             return stage.steps
-        assert stage.epochs is not None
-        packs = len(self.plan.round(0)) * stage.epochs
-        return max(1, int(packs / (world_size * stage.packs_per_step)))
+        per_step = world_size * stage.packs_per_step
+        if stage.epochs is not None:
+            return max(1, int(sum(1 for _ in self.plan.round(0)) * stage.epochs / per_step))
+        assert stage.tokens is not None
+        tokens = packs = 0
+        for members in self._members():
+            if tokens >= stage.tokens:
+                break
+            tokens += sum(length.tokens for length in self.plan.lengths.of(members).values())
+            packs += 1
+        return max(1, packs // per_step)
+
+    def _members(self) -> Iterator[list[int]]:
+        for _, members in self.plan.packs(Position()):
+            yield members
 
 
 def prepare_data(
@@ -62,121 +76,125 @@ def prepare_data(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
+    lengths_folder: Path | None = None,
+    quarantine_path: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> StageData:
-    """Read the manifests of ``stage``, render every sample once, and quarantine what fails.
+    """Index the manifests of ``stage``; samples are measured window by window when the plan comes to them.
 
-    Ranks share the work and then know the same: all must call it. A preference stage takes only samples with a
-    preference, and the others only samples without one.
+    A preference stage takes only samples with a preference, and the others only samples without one; what cannot be used
+    is quarantined when it is met.
 
     Args:
-        progress: called with (manifest, done, total) as samples are rendered.
+        lengths_folder: where measured lengths are kept, for all ranks of a machine and for the next start.
+        quarantine_path: JSON lines of what is left out.
+        progress: called with (what, done, total) as samples of a window are measured.
 
     Raises:
-        BadSample: a manifest that does not exist, or a source of which nothing is left.
+        BadSample: a manifest that does not exist or has no rows.
     """
-    samples: list[Sample] = []
-    lengths: list[Length] = []
-    quarantine: list[BadSample] = []
-    per_source: dict[str, int] = {}
-    for source in stage.mixture:
-        path = manifest_path(config, source.manifest)
-        rows = [_of_objective(row, stage, path) for row in read_jsonl(path)]
-        measured = _measure(rows, config, renderer, rank, world_size, partial(progress or _silent, str(path)))
-        before = len(samples)
-        for row, result in zip(rows, measured, strict=True):
-            if isinstance(result, BadSample):
-                quarantine.append(result)
-            elif isinstance(row, Sample):
-                samples.append(row)
-                lengths.append(result)
-        per_source[source.manifest] = len(samples) - before
-        if len(samples) == before:
-            if not rows:
-                raise BadSample("the manifest has no rows", where=str(path), mend="write it again, or leave it out")
-            first = quarantine[-len(rows)]
+    names = [source.manifest for source in stage.mixture]
+    rows = Joined([open_rows(config, name) for name in names])
+    for name, source in zip(names, rows.sources, strict=True):
+        if not len(source):
             raise BadSample(
-                f"none of {len(rows)} rows can train stage {stage.name!r}; the first: {first.where}: {first.reason}",
-                where=str(path),
-                mend=first.mend,
+                "the manifest has no rows", where=str(Path(config.root) / name), mend="write it again, or leave it out"
             )
-    mixture = Mixture(
-        sizes=tuple(per_source[source.manifest] for source in stage.mixture),
-        weights=tuple(source.weight for source in stage.mixture),
-        seed=seed,
+    lengths = Lengths(
+        rows,
+        renderer.length,
+        accept=lambda row, index: _accept(row, stage, Path(config.root) / names[rows.place(index)[0]]),
+        fits=partial(_fits, config=config),
+        folder=lengths_folder,
+        settings=renderer.settings(),
+        rank=rank,
+        world_size=world_size,
     )
+    quarantine = Quarantine(quarantine_path, config.quarantine_limit)
     plan = PackPlan(
-        mixture=mixture,
-        lengths=tuple(lengths),
+        mixture=Mixture(
+            sizes=tuple(len(source) for source in rows.sources),
+            weights=tuple(source.weight for source in stage.mixture),
+            seed=seed,
+            temperature=stage.temperature,
+        ),
+        lengths=lengths,
         tokens_per_pack=config.tokens_per_pack,
         patches_per_pack=config.patches_per_pack,
+        window=config.window,
+        seen=_Seen(stage, names, rows, lengths, quarantine, writes=rank == 0),
+        progress=partial(progress, "samples") if progress is not None else None,
     )
-    return StageData(samples=tuple(samples), plan=plan, quarantine=tuple(quarantine), per_source=per_source)
+    return StageData(rows=rows, plan=plan, quarantine=quarantine)
 
 
-def _silent(manifest: str, done: int, total: int) -> None:
-    """The progress of nobody who asked."""
+class _Seen:
+    """Takes note of each window that was measured: what is refused, and a source of which nothing is left."""
+
+    def __init__(
+        self, stage: Stage, names: list[str], rows: Joined, lengths: Lengths, quarantine: Quarantine, *, writes: bool
+    ) -> None:
+        self.stage, self.names, self.rows, self.lengths = stage, names, rows, lengths
+        self.quarantine, self.writes = quarantine, writes
+        self._noted: set[int] = set()
+        self._met: Counter[int] = Counter()
+        self._refused: Counter[int] = Counter()
+
+    def __call__(self, samples: np.ndarray) -> None:
+        distinct = np.unique(samples)
+        refused = [i for i in distinct.tolist() if i in self.lengths.refused and i not in self._noted]
+        self._noted.update(refused)
+        ends = np.cumsum([len(source) for source in self.rows.sources])
+        for source, count in zip(*np.unique(np.searchsorted(ends, distinct, side="right"), return_counts=True), strict=True):
+            self._met[int(source)] += int(count)
+        for index in refused:
+            self._refused[self.rows.place(index)[0]] += 1
+        bad = [self.lengths.refused[index] for index in refused]
+        for source, name in enumerate(self.names):
+            if self._met[source] and self._refused[source] >= self._met[source]:
+                first = next(self.lengths.refused[i] for i in refused if self.rows.place(i)[0] == source)
+                self.quarantine.add(bad, write=self.writes)
+                raise BadSample(
+                    f"none of {self._met[source]} rows can train stage {self.stage.name!r}; the first: {first.where}: "
+                    f"{first.reason}",
+                    where=name,
+                    mend=first.mend,
+                )
+        self.quarantine.add(bad, met=len(distinct), write=self.writes)
 
 
-def manifest_path(config: DataConfig, manifest: str) -> Path:
-    """Where ``manifest`` lies.
+def open_rows(config: DataConfig, manifest: str) -> Rows:
+    """The rows of a manifest, or of a set of shards (a folder or a URL), relative to ``config.root``.
 
     Raises:
-        BadSample: it does not.
+        BadSample: neither is there.
     """
-    path = Path(config.root) / manifest
-    if not path.is_file():
-        raise BadSample("no such manifest", where=str(path), mend="check data.root and the stage's mixture")
-    return path
+    place = manifest if "://" in manifest else str(Path(config.root) / manifest)
+    if Path(place).is_dir() or "://" in place:
+        from medvlm.data_recipes.shards.reader import ShardSet
+
+        return ShardSet.open(place)
+    return ManifestRows(place)
 
 
-def _of_objective(row: Sample | BadSample, stage: Stage, path: Path) -> Sample | BadSample:
-    if isinstance(row, BadSample):
-        return row
+def _accept(row: Sample, stage: Stage, manifest: Path) -> None:
     wanted = stage.objective == "preference"
     if (row.preference is not None) != wanted:
         found = "has a preference" if row.preference is not None else "has no preference"
-        return BadSample(
+        raise BadSample(
             f"the sample {found}, but stage {stage.name!r} is {stage.objective}",
-            where=f"{path}, sample {row.sample_id}",
+            where=f"{manifest}, sample {row.sample_id}",
             mend="name a manifest of pairs for a preference stage, and of conversations for the others",
             sample_id=row.sample_id,
         )
     if row.question is not None or row.split == "test":
-        return BadSample(
+        raise BadSample(
             f"a {row.split} sample{' with a question' if row.question else ''} must not be trained on",
-            where=f"{path}, sample {row.sample_id}",
+            where=f"{manifest}, sample {row.sample_id}",
             mend="name a training manifest",
             sample_id=row.sample_id,
         )
-    return row
 
 
-def _measure(
-    rows: Sequence[Sample | BadSample],
-    config: DataConfig,
-    renderer: Renderer,
-    rank: int,
-    world_size: int,
-    progress: Callable[[int, int], None],
-) -> list[Length | BadSample]:
-    """Render this rank's share of ``rows``; return the lengths of all, in order."""
-    mine: list[tuple[int, Length | BadSample]] = []
-    for index in range(rank, len(rows), world_size):
-        row = rows[index]
-        result: Length | BadSample
-        if isinstance(row, BadSample):
-            result = row
-        else:
-            try:
-                result = length_of(renderer.sides(row))
-                check_fits(result, config.tokens_per_pack, config.patches_per_pack, where=row.sample_id)
-            except BadSample as bad:
-                result = bad
-        mine.append((index, result))
-        progress(index + 1, len(rows))
-    if world_size == 1:
-        return [result for _, result in mine]
-    shares: list[list[tuple[int, Length | BadSample]]] = [[] for _ in range(world_size)]
-    dist.all_gather_object(shares, mine)
-    return [result for _, result in sorted((item for share in shares for item in share), key=lambda item: item[0])]
+def _fits(length: Length, where: str, *, config: DataConfig) -> None:
+    check_fits(length, config.tokens_per_pack, config.patches_per_pack, where=where)

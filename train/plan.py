@@ -12,20 +12,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from transformers import PretrainedConfig
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.loader import sample_of
 from medvlm.data_recipes.packing import Length
-from medvlm.data_recipes.rendering import Renderer
+from medvlm.data_recipes.pack_plan import Position
 from medvlm.model.loading import Model, Processor, empty_model
 from medvlm.model.processing import Rendered
 from medvlm.train.assemble import first_config, first_processor, parameters, set_trainable
 from medvlm.train.config import Curriculum, EngineConfig, Stage, load_curriculum
 from medvlm.train.data import StageData, prepare_data
-from medvlm.train.stage import cache_folder
+from medvlm.train.stage import lengths_folder, renderer_of
 from medvlm.train.stage_processor import stage_processors
 from medvlm.data_recipes.typed_yaml import BadConfig
 
@@ -38,6 +40,7 @@ class StagePlan:
 
     Attributes:
         trained: component (or "lora") -> parameters that get a gradient.
+        samples: usable ones of each source, of those that a round draws.
         tokens: over the whole stage and all processes; ``supervised`` of them carry loss.
         kept: share of the visual tokens that the decoder sees; 1 without reduction.
         packs: of one round of the mixture; ``waste`` is the share of the token budget that they leave empty.
@@ -47,6 +50,7 @@ class StagePlan:
     stage: Stage
     data: StageData
     trained: dict[str, int]
+    samples: dict[str, int]
     steps: int
     tokens: int
     supervised: int
@@ -63,11 +67,16 @@ def plan_stage(
     """Measure the data of ``stage`` and count what it would take."""
     model = empty_model(config)
     trained = set_trainable(model, stage)
-    renderer = Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum))
     seed = curriculum.seed * 1000 + curriculum.stages.index(stage)
-    data = prepare_data(stage, curriculum.data, renderer, seed=seed)
-    packs = data.plan.round(0)
-    lengths = [[data.plan.lengths[index] for index in pack] for pack in packs]
+    data = prepare_data(
+        stage, curriculum.data, renderer_of(curriculum, processor), seed=seed, lengths_folder=lengths_folder(curriculum)
+    )
+    packs = list(data.plan.round(0))
+    lengths = [list(data.plan.lengths.of(pack).values()) for pack in packs]
+    drawn = np.unique([index for pack in packs for index in pack])
+    ends = np.cumsum([len(source) for source in data.rows.sources])
+    counts = np.diff(np.searchsorted(drawn, ends), prepend=0)
+    samples = {source.manifest: int(n) for source, n in zip(stage.mixture, counts, strict=True)}
     steps = data.steps(stage, world_size)
     share = steps * world_size * stage.packs_per_step / len(packs)
     round_tokens = sum(length.tokens for pack in lengths for length in pack)
@@ -75,6 +84,7 @@ def plan_stage(
         stage=stage,
         data=data,
         trained=trained,
+        samples=samples,
         steps=steps,
         tokens=round(share * round_tokens),
         supervised=round(share * sum(length.supervised for pack in lengths for length in pack)),
@@ -178,10 +188,12 @@ def show(curriculum: Curriculum, world_size: int, console: Console) -> list[Stag
     for plan in plans:
         show_stage(plan, curriculum, world_size, console)
     for plan in plans:
-        for bad in plan.data.quarantine[:3]:
+        for bad in plan.data.quarantine.refused[:3]:
             console.print(f"[red]quarantined[/red] ({plan.stage.name}) {escape(str(bad))}")
-    sample = plans[0].data.samples[0]
-    renderer = Renderer(processors[plans[0].stage.name], Path(curriculum.data.root), cache_folder(curriculum))
+    first = plans[0].data
+    _, members = next(first.plan.packs(Position()))
+    sample = sample_of(first.rows, min(members))
+    renderer = renderer_of(curriculum, processors[plans[0].stage.name])
     console.print(f"\nfirst sample of {plans[0].stage.name!r}, {sample.sample_id}; what carries loss is green:")
     for side in renderer.sides(sample):
         console.print(as_the_model_sees_it(side, processor))
@@ -194,7 +206,7 @@ def show_stage(plan: StagePlan, curriculum: Curriculum, world_size: int, console
     zero = f" ZeRO {engine.zero_stage}" if engine.kind == "deepspeed" else ""
     per_step = world_size * stage.packs_per_step
     memory = ", ".join(f"{name} {size:.2f}" for name, size in plan.memory_gib.items() if name != "total")
-    sources = ", ".join(f"{name} {count:,}" for name, count in plan.data.per_source.items())
+    sources = ", ".join(f"{name} {count:,}" for name, count in plan.samples.items())
     console.print(f"\n[bold]{stage.name}[/bold] ({stage.objective}): {plan.steps:,} steps", highlight=False)
     for label, text in (
         ("trains", ", ".join(f"{name} {count:,}" for name, count in plan.trained.items()) + "; the rest is frozen"),

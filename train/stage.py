@@ -14,16 +14,16 @@ from typing import Any
 import torch
 
 from medvlm.data_recipes.loader import Loader
-from medvlm.data_recipes.manifest import write_quarantine
+from medvlm.data_recipes.pack_plan import Position
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.model.batch import PackedBatch
-from medvlm.model.loading import load_checkpoint, save_checkpoint
+from medvlm.model.loading import Processor, load_checkpoint, save_checkpoint
 from medvlm.train.adapter import save_adapter
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.checkpoint import check_checkpoint, latest_checkpoint
 from medvlm.train.checkpoint import save_checkpoint as save_state_folder
 from medvlm.train.config import Curriculum, Stage, fingerprint
-from medvlm.train.data import StageData, prepare_data
+from medvlm.train.data import prepare_data
 from medvlm.train.distributed import Ranks, check_same_on_all_ranks
 from medvlm.train.engine import Engine, make_engine
 from medvlm.train.lora import adapters_off, merge_lora
@@ -71,20 +71,17 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     if curriculum.engine.activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     processor = processor_of_stage(processor, stage.processor)
-    renderer = Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum))
+    renderer = renderer_of(curriculum, processor)
     say = Narrator(stage.name, ranks.rank)
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
     if model.pads_because:
         say(f"pads the samples of a pack instead of laying them end to end: {model.pads_because}")
     data = prepare_data(
         stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
-        progress=say.preparing,
+        lengths_folder=lengths_folder(curriculum), quarantine_path=folder / "quarantine.jsonl", progress=say.preparing,
     )  # fmt: skip
+    say(f"{len(data.rows):,} samples in {len(stage.mixture)} sources")
     check_same_on_all_ranks("data", data.fingerprint(), ranks.device)
-    if ranks.rank == 0:
-        write_quarantine(folder / "quarantine.jsonl", list(data.quarantine))
-    if data.quarantine:
-        say(f"{len(data.quarantine)} samples quarantined: see {folder / 'quarantine.jsonl'}")
     groups = parameter_groups(
         model.named_parameters(),
         partial(component_of, model),
@@ -101,12 +98,19 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     )
     seed_everything(seed, ranks.rank)
     with closing(engine):
-        done = states.load(engine)
+        loader = Loader(
+            data.rows, data.plan, renderer, packs_per_step=stage.packs_per_step, rank=engine.rank,
+            world_size=engine.world_size, workers=curriculum.data.workers, quarantine=data.quarantine,
+        )  # fmt: skip
+        done = states.load(engine, loader)
         with Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done) as monitor:
-            train(engine, groups, stage, data, renderer, states, monitor, start=done, total=total)
-        probe = Loader(data.samples, data.plan, renderer, packs_per_step=1).load(data.plan.round(0)[0])
-        save_stage(engine, start_from, stage, folder / "checkpoint", probe)
-    return StageResult(checkpoint=folder / "checkpoint", steps=total, trained=trained, quarantined=len(data.quarantine))
+            train(engine, groups, stage, loader, states, monitor, start=done, total=total)
+        _, members = next(data.plan.packs(Position()))
+        save_stage(engine, start_from, stage, folder / "checkpoint", loader.load(members))
+    refused = len(data.quarantine)
+    if refused:
+        say(f"{refused} samples quarantined: see {folder / 'quarantine.jsonl'}")
+    return StageResult(checkpoint=folder / "checkpoint", steps=total, trained=trained, quarantined=refused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,20 +121,21 @@ class States:
     fingerprints: dict[str, str]
     keep: int
 
-    def load(self, engine: Engine) -> int:
+    def load(self, engine: Engine, loader: Loader) -> int:
         """Load the newest state, when there is one; return the steps that were done."""
         newest = latest_checkpoint(self.folder)
         if newest is None:
             return 0
         check_checkpoint(newest, self.fingerprints)
         engine.load_state(newest.path)
+        loader.load_state_dict(newest.metadata["loader"])
         return newest.step
 
-    def save(self, engine: Engine, step: int) -> None:
+    def save(self, engine: Engine, loader: Loader, step: int) -> None:
         """Save after ``step`` steps; all ranks must call it."""
         save_state_folder(
-            self.folder, step, engine.save_state, fingerprints=self.fingerprints, metadata={}, keep=self.keep,
-            rank=engine.rank, barrier=engine.barrier,
+            self.folder, step, engine.save_state, fingerprints=self.fingerprints,
+            metadata={"loader": loader.state_dict()}, keep=self.keep, rank=engine.rank, barrier=engine.barrier,
         )  # fmt: skip
 
 
@@ -146,20 +151,19 @@ class Narrator:
         if self.rank == 0:
             print(f"[{self.stage}] {text}", file=sys.stderr, flush=True)
 
-    def preparing(self, manifest: str, done: int, total: int) -> None:
-        """Say now and then how far the first rendering is."""
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Say now and then how far the measuring of a window of samples is."""
         now = time.monotonic()
-        if self.rank == 0 and (now - self._said > 5 or done == total):
+        if self.rank == 0 and now - self._said > 5:
             self._said = now
-            self(f"checked {done}/{total} samples of {manifest}")
+            self(f"measured {done}/{total} {what} of the next window")
 
 
 def train(
     engine: Engine,
     groups: list[dict[str, Any]],
     stage: Stage,
-    data: StageData,
-    renderer: Renderer,
+    loader: Loader,
     states: States,
     monitor: Monitor,
     *,
@@ -169,7 +173,7 @@ def train(
     """The loop: packs in, one update out, until ``total``."""
     objective = make_objective(stage, engine)
     peaks = stage.peak_learning_rates()
-    for step, packs, waited in timed(data_steps(engine, stage, data, renderer, start), start=start, total=total):
+    for step, packs, waited in timed(loader.steps(), start=start, total=total):
         began = time.perf_counter()
         count = engine.sum_over_ranks(torch.tensor([float(sum(objective.count(pack) for pack in packs))])).item()
         sums = torch.zeros(1, dtype=torch.float64)
@@ -217,18 +221,7 @@ def train(
             )
         )
         if step + 1 == total or (stage.save_every and (step + 1) % stage.save_every == 0):
-            states.save(engine, step + 1)
-
-
-def data_steps(
-    engine: Engine, stage: Stage, data: StageData, renderer: Renderer, start: int
-) -> Iterator[list[PackedBatch]]:
-    """The packs of this rank, step by step."""
-    loader = Loader(
-        data.samples, data.plan, renderer,
-        packs_per_step=stage.packs_per_step, rank=engine.rank, world_size=engine.world_size,
-    )  # fmt: skip
-    return loader.steps(start)
+            states.save(engine, loader, step + 1)
 
 
 def timed(
@@ -273,6 +266,18 @@ def save_stage(engine: Engine, start_from: Path, stage: Stage, folder: Path, pro
 def cache_folder(curriculum: Curriculum) -> Path | None:
     """Where patches are kept, when the configuration asks for it."""
     return Path(curriculum.output_dir) / "cache" if curriculum.data.cache else None
+
+
+def lengths_folder(curriculum: Curriculum) -> Path:
+    """Where measured lengths of samples are kept."""
+    return Path(curriculum.output_dir) / "lengths"
+
+
+def renderer_of(curriculum: Curriculum, processor: Processor) -> Renderer:
+    """The renderer of a training with ``processor``."""
+    gib = curriculum.data.cache_gib
+    limit = None if gib is None else int(gib * 2**30)
+    return Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum), cache_bytes=limit)
 
 
 def describe(trained: dict[str, int]) -> str:

@@ -20,7 +20,7 @@ from medvlm.model.external.folder import copy_processor_files, load_image_proces
 from medvlm.model.external.pictures import pictures_of
 from medvlm.model.external.settings import ExternalSettings, read_settings, write_settings
 from medvlm.model.processing import PatchedVisual, Rendered, left_padded
-from medvlm.model.visual import Visual, kind_of
+from medvlm.model.visual import Kind, Visual, kind_of
 
 _REMEMBERED = 8
 """Pictures in a second form: the samples that share one lie together in a pack."""
@@ -114,6 +114,10 @@ class ExternalProcessor:
             axis_kind=axis_kind,
             kept=np.ones(cut.tokens, dtype=bool),
         )
+
+    def cost(self, size: tuple[int, int, int], kind: Kind) -> tuple[int, int] | None:
+        """None: what a visual costs is known when the family's own image processor has cut it."""
+        del size, kind
 
     def render(
         self,

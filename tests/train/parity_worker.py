@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from medvlm.data_recipes.loader import PackPlan
+from medvlm.data_recipes.lengths import Lengths
+from medvlm.data_recipes.loader import Loader
 from medvlm.data_recipes.mixture import Mixture
-from medvlm.data_recipes.packing import length_of
+from medvlm.data_recipes.pack_plan import PackPlan, Position
 from medvlm.data_recipes.rendering import Renderer
+from medvlm.data_recipes.rows import Joined, ListRows
 from medvlm.data_recipes.sample import Preference, Sample, Turn, VisualRef
 from medvlm.model.loading import load_checkpoint
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.config import EngineConfig, LearningRates, Lora, PreferenceConfig, Source, Stage
-from medvlm.train.data import StageData
 from medvlm.train.distributed import disconnect
 from medvlm.train.engine import make_engine
 from medvlm.train.monitor import Monitor
@@ -45,15 +45,12 @@ VARIANTS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class LaidOut(PackPlan):
-    """A plan whose packs are given: ``laid[n]`` is pack n of the endless sequence."""
+    """A plan whose packs are given: ``LAID[n]`` is pack n of the endless sequence."""
 
-    laid: tuple[tuple[int, ...], ...]
-
-    def packs(self, start: int) -> Iterator[list[int]]:
-        for number in range(start, STEPS * RANKS * PACKS):
-            yield list(self.laid[number % len(self.laid)])
+    def packs(self, start: Position) -> Iterator[tuple[Position, list[int]]]:
+        for number in range(start.packs, STEPS * RANKS * PACKS):
+            yield Position(packs=number + 1), list(LAID[number % len(LAID)])
 
 
 def a_sample(name: str, visuals: list[VisualRef], question: str, answer: str) -> Sample:
@@ -106,20 +103,21 @@ def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, pa
     model, processor = load_checkpoint(start)
     set_trainable(model, stage)
     renderer = Renderer(processor, start.parent)
-    samples = tuple(samples_of(variant))
+    rows = Joined([ListRows(samples_of(variant))])
     plan = LaidOut(
-        mixture=Mixture(sizes=(len(samples),), weights=(1.0,), seed=0),
-        lengths=tuple(length_of(renderer.sides(sample)) for sample in samples),
+        mixture=Mixture(sizes=(len(rows),), weights=(1.0,), seed=0),
+        lengths=Lengths(rows, renderer.length),
         tokens_per_pack=4096,
         patches_per_pack=4096,
-        laid=LAID,
     )
-    data = StageData(samples=samples, plan=plan, quarantine=(), per_source={})
     groups = parameter_groups(model.named_parameters(), partial(component_of, model), stage.peak_learning_rates(), 0.1)
     engine = make_engine(config, model.train(), groups, micro_batches_per_step=packs_per_step)
     states = States(folder=folder / "state", fingerprints={}, keep=1)
+    loader = Loader(
+        rows, plan, renderer, packs_per_step=packs_per_step, rank=engine.rank, world_size=engine.world_size
+    )
     with Monitor(folder, stage.name, STEPS, rank=engine.rank, bar=False) as monitor:
-        train(engine, groups, stage, data, renderer, states, monitor, start=0, total=STEPS)
+        train(engine, groups, stage, loader, states, monitor, start=0, total=STEPS)
     weights = engine.gather_state_dict(weights="master")
     if weights is not None:
         save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, folder / "weights")

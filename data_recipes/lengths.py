@@ -1,0 +1,125 @@
+"""What each sample costs, measured when it is first needed, and kept in a file that processes share."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.packing import Length
+from medvlm.data_recipes.rows import Joined
+from medvlm.data_recipes.sample import Sample
+
+_FIELDS = 5
+_UNKNOWN = -1
+
+
+class Lengths:
+    """Cost of every sample of a training set, or why it cannot be used.
+
+    Measuring happens in windows (see PackPlan), never for a whole set before the first step. What was measured lies in a
+    file of 20 bytes a sample, mapped into memory by all ranks of a machine: each begins with another part of a window and
+    passes over what others have written meanwhile, so that work is shared without a word between them.
+
+    Args:
+        rows: the samples.
+        measure: cost of one sample; raises BadSample.
+        accept: called with a sample and its number before it is measured; raises BadSample when this stage must not train
+            on it.
+        fits: refuses costs over the budgets of a pack; raises BadSample.
+        folder: where the file lies; None keeps the numbers in memory.
+        settings: whatever changes a cost: settings of the processor, tokenizer.
+    """
+
+    def __init__(
+        self,
+        rows: Joined,
+        measure: Callable[[Sample], Length],
+        *,
+        accept: Callable[[Sample, int], None] = lambda row, index: None,
+        fits: Callable[[Length, str], None] = lambda length, where: None,
+        folder: Path | None = None,
+        settings: str = "",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.rows, self._measure, self._accept, self._fits = rows, measure, accept, fits
+        self.rank, self.world_size, self.settings = rank, world_size, settings
+        self.refused: dict[int, BadSample] = {}
+        if folder is None:
+            self._table = np.full((len(rows), _FIELDS), _UNKNOWN, np.int32)
+        else:
+            name = hashlib.sha256(f"{rows.fingerprint} {settings}".encode()).hexdigest()[:32]
+            self._table = _shared(folder / f"{name}.i32", len(rows))
+
+    def of(
+        self, indices: Sequence[int] | np.ndarray, progress: Callable[[int, int], None] | None = None
+    ) -> dict[int, Length]:
+        """Costs of those of ``indices`` that can be used; ``refused`` says why the others cannot.
+
+        Args:
+            progress: called with (done, total) while samples are measured.
+        """
+        wanted = np.unique(np.asarray(indices, np.int64))
+        unknown = [int(i) for i in wanted[(self._table[wanted] < 0).any(axis=1)] if int(i) not in self.refused]
+        # This rank's part first, then what the others may not have come to.
+        unknown = [i for turn in range(self.world_size) for i in unknown[(self.rank + turn) % self.world_size :: self.world_size]]
+        for done, index in enumerate(unknown, start=1):
+            if (self._table[index] < 0).any():
+                self._find_out(index)
+            if progress is not None:
+                progress(done, len(unknown))
+        found: dict[int, Length] = {}
+        for index in wanted.tolist():
+            if index in self.refused:
+                continue
+            tokens, patches, supervised, shown, made = self._table[index].tolist()
+            length = Length(
+                tokens=tokens, patches=patches, supervised=supervised, visual_tokens=shown, visual_tokens_made=made
+            )
+            try:
+                self._fits(length, f"sample number {index}")
+            except BadSample as bad:
+                self.refused[index] = BadSample(bad.reason, where=self._where(index), mend=bad.mend)
+                continue
+            found[index] = length
+        return found
+
+    def _find_out(self, index: int) -> None:
+        row = self.rows.row(index)
+        try:
+            if isinstance(row, BadSample):
+                raise row
+            self._accept(row, index)
+            # The whole row at once: a reader that sees a part of it sees a negative number and measures again.
+            self._table[index] = astuple(self._measure(row))
+        except BadSample as bad:
+            self.refused[index] = bad
+
+    def _where(self, index: int) -> str:
+        row = self.rows.row(index)
+        return row.where if isinstance(row, BadSample) else row.sample_id
+
+
+def _shared(path: Path, rows: int) -> np.ndarray:
+    """A table of ``_UNKNOWN`` in a file, made once whoever comes first, mapped by all who come."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            for start in range(0, rows, 1 << 20):
+                file.write(np.full((min(1 << 20, rows - start), _FIELDS), _UNKNOWN, np.int32).tobytes())
+        try:
+            os.link(temporary, path)  # fails when another process was first
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    if not rows:
+        return np.zeros((0, _FIELDS), np.int32)
+    return np.memmap(path, np.int32, mode="r+", shape=(rows, _FIELDS))

@@ -1,0 +1,130 @@
+"""Which samples stand in which pack, for ever: rounds of the mixture, packed window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.lengths import Lengths
+from medvlm.data_recipes.mixture import Mixture
+from medvlm.data_recipes.packing import Length, pack
+
+WINDOW = 8192
+"""Samples that are packed together: enough that little is wasted, few enough to be measured before a first step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a training has come; all integers, so that to resume is to read them.
+
+    Attributes:
+        round, window: of the mixture, and the part of it.
+        pack: packs of this window that were taken.
+        packs: packs that were taken since the beginning, by all ranks.
+    """
+
+    round: int = 0
+    window: int = 0
+    pack: int = 0
+    packs: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class PackPlan:
+    """A pure function of mixture, lengths and budgets: packs ``position``, and after it.
+
+    A round of the mixture is cut into windows of ``window`` samples. Each is packed for itself and its packs are shuffled,
+    so that full and short packs mix. To start anywhere, one window is measured and packed, whatever came before it.
+
+    Args:
+        mixture: order of the samples.
+        lengths: cost of every sample.
+        seen: called with the samples of each window that was measured.
+        progress: called with (done, total) while samples of a window are measured.
+    """
+
+    def __init__(
+        self,
+        *,
+        mixture: Mixture,
+        lengths: Lengths,
+        tokens_per_pack: int,
+        patches_per_pack: int,
+        window: int = WINDOW,
+        seen: Callable[[np.ndarray], None] = lambda _: None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.mixture, self.lengths, self.window = mixture, lengths, window
+        self.tokens_per_pack, self.patches_per_pack = tokens_per_pack, patches_per_pack
+        self._seen, self.progress = seen, progress
+        self._round: tuple[int, np.ndarray] | None = None
+
+    def describe(self) -> list[object]:
+        """What the order depends on besides the lengths, as plain JSON."""
+        return [asdict(self.mixture), self.tokens_per_pack, self.patches_per_pack, self.window]
+
+    def samples(self, number: int, window: int) -> np.ndarray:
+        """The samples of one window, in the order in which they are packed."""
+        if self._round is None or self._round[0] != number:
+            self._round = (number, self.mixture.round(number))
+        return self._round[1][window * self.window : (window + 1) * self.window]
+
+    def windows(self) -> int:
+        """Windows of a round."""
+        return -(-sum(self.mixture.shares) // self.window)
+
+    def window_packs(self, number: int, window: int) -> list[list[int]]:
+        """The packs of one window, shuffled; samples that cannot be used are in none."""
+        samples = self.samples(number, window)
+        lengths = self.lengths.of(samples, self.progress)
+        self._seen(samples)
+        usable = [index for index in samples.tolist() if index in lengths]
+        packs = pack(lengths, usable, self.tokens_per_pack, self.patches_per_pack)
+        order = np.random.default_rng([self.mixture.seed, 2, number, window]).permutation(len(packs))
+        return [packs[i] for i in order]
+
+    def round(self, number: int) -> Iterator[list[int]]:
+        """All packs of one round."""
+        for window in range(self.windows()):
+            yield from self.window_packs(number, window)
+
+    def length(self, index: int) -> Length:
+        """Cost of one sample that stands in a pack."""
+        return self.lengths.of([index])[index]
+
+    def packs(self, start: Position) -> Iterator[tuple[Position, list[int]]]:
+        """Endless: (position after it, members) of each pack from ``start`` on; the next window is packed meanwhile."""
+        with ThreadPoolExecutor(1, thread_name_prefix="medvlm-plan") as helper:
+            at, empty = start, 0
+            coming = helper.submit(self.window_packs, at.round, at.window)
+            while True:
+                packs = coming.result()
+                following = self._following(at)
+                coming = _submit(helper, self.window_packs, following)
+                for members in packs[at.pack :]:
+                    at = replace(at, pack=at.pack + 1, packs=at.packs + 1)
+                    yield at, members
+                empty = 0 if packs else empty + 1
+                if empty > self.windows():
+                    raise BadSample(
+                        "no sample of a whole round can be used",
+                        where="the training data",
+                        mend="see quarantine.jsonl of the stage",
+                    )
+                at = replace(following, packs=at.packs)
+
+    def _following(self, at: Position) -> Position:
+        last = at.window + 1 == self.windows()
+        return Position(round=at.round + last, window=0 if last else at.window + 1)
+
+
+def _submit(
+    helper: ThreadPoolExecutor, work: Callable[[int, int], list[list[int]]], at: Position
+) -> Future[list[list[int]]]:
+    return helper.submit(work, at.round, at.window)
