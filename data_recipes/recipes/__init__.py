@@ -3,11 +3,17 @@
 from medvlm.data_recipes.recipe import Recipe
 from medvlm.data_recipes.recipes import (
     chestx_ray14,
+    chexpert_plus,
     covid_blues,
     covid_chestxray,
+    ct_rate,
     m3d_refseg,
     medicat,
+    medmnist,
+    medpix,
+    medqa,
     medquad,
+    mimic_cxr,
     open_i,
     pubmedqa,
     slake,
@@ -33,5 +39,11 @@ RECIPES: tuple[Recipe, ...] = tuple(
         medicat,
         m3d_refseg,
         chestx_ray14,
+        medmnist,
+        medpix,
+        ct_rate,
+        medqa,
+        mimic_cxr,
+        chexpert_plus,
     )
 )

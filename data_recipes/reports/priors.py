@@ -155,7 +155,8 @@ def _order(one: Moment, other: Moment) -> int | None:
 
 _STUDY = (
     r"(?:chest |portable |frontal |lateral |outside |abdominal )*(?:stud(?:y|ies)|exam(?:ination)?s?|radiographs?"
-    r"|films?|x-?\s?rays?|images?|imaging|cts?|ct scans?|scans?|mris?|mammograms?|ultrasounds?|sonograms?|views?|reports?)"
+    r"|films?|x-?\s?rays?|images?|imaging"
+    r"|cts?|ct scans?|scans?|mris?|mammograms?|ultrasounds?|sonograms?|views?|reports?)"
 )
 _PRIOR: dict[str, str] = {
     "en": rf"compar(?:ed|ison)\s+(?:to|with)|in comparison|comparison(?! *:? *none)(?=\W+(?:is|was|made|{_STUDY}))"
@@ -172,8 +173,8 @@ _PRIOR: dict[str, str] = {
     r"|since (?:the )?(?:last|\w+ (?:exam|study|radiograph|film))|interim|as before|follow-?up of (?:known|the)",
     "de": r"im vergleich|verglichen mit|unver[aä]ndert\w*|voraufnahmen?|voruntersuchung\w*|im verlauf"
     r"|vorbestehend\w*|vorbekannt\w*|neu aufgetreten\w*|gegenüber der vor\w+|r[uü]ckl[aä]ufig\w*",
-    "es": r"comparad[oa]s? con|en comparación|respecto (?:al?|del) (?:estudio|previo|control)\w*|sin cambios|estudio previo"
-    r"|radiografía previa|\bpersiste\w*",
+    "es": r"comparad[oa]s? con|en comparación|respecto (?:al?|del) (?:estudio|previo|control)\w*"
+    r"|sin cambios|estudio previo|radiografía previa|\bpersiste\w*",
     "fr": r"par rapport à|comparé(?:e|s|es)? (?:à|au|aux)|inchangée?s?|examen (?:précédent|antérieur)|cliché antérieur"
     r"|comparativement",
     "pt": r"em comparação|comparad[oa]s? (?:com|ao)|inalterad[oa]s?|sem alterações em relação|exame anterior"
