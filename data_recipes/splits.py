@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import get_args
 
 from medvlm.data_recipes.sample import Split
 
@@ -27,3 +28,19 @@ def split_patients(patients: Iterable[str], *, test_share: float = 0.2, seed: in
     ranked = sorted(set(patients), key=lambda patient: _rank(patient, seed))
     count = min(len(ranked) - 1, max(1, round(test_share * len(ranked)))) if test_share and ranked else 0
     return {patient: "test" if place < count else "train" for place, patient in enumerate(ranked)}
+
+
+def split_of(patient_id: str, shares: Mapping[str, float], *, seed: int = 0) -> Split:
+    """The split of one patient, by a hash of seed and id alone: no other patient is needed, and new ones move none.
+
+    Args:
+        shares: split -> share of the patients; they sum to 1. Met on average: few patients may miss them by far.
+    """
+    place = int(_rank(patient_id, seed)[:13], 16) / 16**13
+    limit = 0.0
+    named = [split for split in get_args(Split) if shares.get(split, 0) > 0]
+    for split in named[:-1]:
+        limit += shares[split]
+        if place < limit:
+            return split
+    return named[-1]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from medvlm.data_recipes.decoding import Facts, decode_all, key_of
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.inventory import take_inventory
 from medvlm.data_recipes.loose import SOURCE, Candidate, describe, find_candidates
-from medvlm.data_recipes.manifest import write_atomic, write_manifest, write_quarantine
+from medvlm.data_recipes.manifest_folder import ManifestFolder
+from medvlm.data_recipes.read_once import Outcomes, all_visuals, with_facts
 from medvlm.data_recipes.recipe import Recipe
-from medvlm.data_recipes.sample import Sample, Turn, VisualRef
+from medvlm.data_recipes.sample import Sample, VisualRef
 from medvlm.data_recipes.splits import split_patients
 
 UNSTATED = "not stated: ask the holder of the files"
@@ -43,9 +43,6 @@ class WalkResult:
     samples: tuple[Sample, ...]
     quarantine: tuple[BadSample, ...]
     counts: dict[str, Any]
-
-
-Outcomes = dict[tuple[str, str], Facts | BadSample]
 
 
 def walk_folder(
@@ -73,7 +70,7 @@ def walk_folder(
     inventory = take_inventory(folder)
     built = [(recipe, *_build(recipe, place)) for recipe, place in inventory.datasets]
     candidates, refused, directories = find_candidates(folder, inventory.loose, resample_gaps=resample_gaps)
-    refs = [ref for _, samples, _ in built for sample in samples for ref in sample.visuals()]
+    refs = [ref for _, samples, _ in built for sample in samples for ref in all_visuals(sample)]
     refs += [candidate.ref for candidate in candidates]
     outcomes = decode_all(refs, workers=workers, progress=progress)
 
@@ -113,34 +110,11 @@ def _build(recipe: Recipe, place: Path) -> tuple[list[Sample], list[BadSample]]:
     return samples, refused
 
 
-def _map_visuals(sample: Sample, change: Callable[[VisualRef], VisualRef]) -> Sample:
-    turns = tuple(
-        Turn(
-            role=turn.role,
-            content=tuple(change(part) if isinstance(part, VisualRef) else part for part in turn.content),
-        )
-        for turn in sample.turns
-    )
-    return replace(sample, turns=turns)
-
-
 def _with_facts(drafts: Iterable[Sample], outcomes: Outcomes) -> tuple[list[Sample], list[BadSample]]:
     """Fill in hashes; a sample with a visual that cannot be read is refused with the reader's reason."""
-    good: list[Sample] = []
-    refused: list[BadSample] = []
-    for sample in drafts:
-        found = [outcomes[key_of(ref)] for ref in sample.visuals()]
-        bad = next((outcome for outcome in found if isinstance(outcome, BadSample)), None)
-        if bad is not None:
-            refused.append(BadSample(bad.reason, where=bad.where, mend=bad.mend, sample_id=sample.sample_id))
-            continue
-        hashes = {
-            key_of(ref): outcome.sha256
-            for ref, outcome in zip(sample.visuals(), found, strict=True)
-            if isinstance(outcome, Facts)
-        }
-        good.append(_map_visuals(sample, lambda ref, known=hashes: replace(ref, sha256=known[key_of(ref)])))  # type: ignore[misc]
-    return good, refused
+    finished = [with_facts(sample, outcomes) for sample in drafts]
+    good = [one for one in finished if isinstance(one, Sample)]
+    return good, [one for one in finished if isinstance(one, BadSample)]
 
 
 def _content(ref: VisualRef, sha256: str | None) -> str:
@@ -263,27 +237,11 @@ def write_walk(result: WalkResult, out: Path) -> None:
     train.jsonl, test_questions.jsonl, validation_questions.jsonl and test_reports.jsonl (the last two only when
     there are such rows), quarantine.jsonl and summary.json. Visuals stay where they are: paths are absolute.
     """
-    parts = {
-        "train.jsonl": [s for s in result.samples if s.split == "train"],
-        "test_questions.jsonl": [s for s in result.samples if s.split == "test" and not _is_report(s)],
-    }
-    optional = {
-        "validation_questions.jsonl": [s for s in result.samples if s.split == "validation"],
-        "test_reports.jsonl": [s for s in result.samples if s.split == "test" and _is_report(s)],
-    }
-    for name, samples in optional.items():
-        if samples:
-            parts[name] = samples
-        else:
-            (out / name).unlink(missing_ok=True)  # left by an earlier walk into the same folder
-    for name, samples in parts.items():
-        write_manifest(out / name, samples)
-    write_quarantine(out / "quarantine.jsonl", result.quarantine)
-    write_atomic(out / "summary.json", json.dumps(result.counts, indent=2, ensure_ascii=False) + "\n")
-
-
-def _is_report(sample: Sample) -> bool:
-    return sample.question is not None and sample.question.kind == "report"
+    with ManifestFolder(out, summary=result.counts) as folder:
+        for sample in result.samples:
+            folder.add(sample)
+        for bad in result.quarantine:
+            folder.refuse(bad, SOURCE)
 
 
 def _show(result: WalkResult, out: Path) -> None:
