@@ -15,7 +15,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.sample import Sample
 from medvlm.data_recipes.stratify import dimension, spread
-from medvlm.eval.picture import thumbnail
+from medvlm.data_recipes.thumbnails import thumbnail
 from medvlm.eval.rows import Row
 
 COLUMNS = ("images", "volumes", "videos", "text only", "train", "validation", "test", "quarantined")

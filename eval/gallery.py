@@ -9,8 +9,8 @@ from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.stratify import in_turn
+from medvlm.data_recipes.thumbnails import thumbnail
 from medvlm.eval.generate import Reader
-from medvlm.eval.picture import thumbnail
 from medvlm.eval.plan import Item
 from medvlm.eval.rows import Row
 

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-
+from medvlm.data_recipes.drawing import INK, SERIES, axes_of, svg_of
 from medvlm.eval.rows import Row, read_rows
-
-_INK = "#010203"
-"""A colour used for text and axes only, replaced by the page's own: readable on light and dark alike."""
 
 COLOURS = {"image": "#2a7f9e", "no_image": "#c77d2e", "swapped": "#8a6bb0", "majority": "#7d8590"}
 LABELS = {"image": "with its image", "no_image": "without an image", "swapped": "with another patient’s image"}
-_STAGES = ("#2a7f9e", "#c77d2e", "#8a6bb0", "#4f8f4a", "#b5525c", "#7d8590")
-
-
-def _svg(figure: Figure, label: str) -> str:
-    """``figure`` as an SVG element without size, date or fixed text colour."""
-    buffer = StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": label, "font.family": "sans-serif"}):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px inherit", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.patch.set_alpha(0.0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0.0)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(_INK)
-        spine.set_alpha(0.35)
-    axes.tick_params(colors=_INK, length=0, labelsize=11)
-    return figure, axes
 
 
 def accuracy_bars(table: Sequence[Row], dimension: str) -> str | None:
@@ -58,7 +22,7 @@ def accuracy_bars(table: Sequence[Row], dimension: str) -> str | None:
     conditions = [c for c in COLOURS if any(r["condition"] == c for r in rows)]
     if not topics:
         return None
-    figure, axes = _axes(7.2, 0.55 + (0.16 + 0.2 * len(conditions)) * len(topics))
+    figure, axes = axes_of(7.2, 0.55 + (0.16 + 0.2 * len(conditions)) * len(topics))
     high = 0.8 / len(conditions)
     for number, condition in enumerate(conditions):
         for place, topic in enumerate(topics):
@@ -70,15 +34,15 @@ def accuracy_bars(table: Sequence[Row], dimension: str) -> str | None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.0)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
-    axes.grid(axis="x", color=_INK, alpha=0.12)
+    axes.grid(axis="x", color=INK, alpha=0.12)
     axes.set_axisbelow(True)
-    return _svg(figure, f"Accuracy by topic, {dimension}")
+    return svg_of(figure, f"Accuracy by topic, {dimension}")
 
 
 def _bar(axes: Any, row: Row, centre: float, thickness: float, colour: str) -> None:
     axes.barh(centre, row["value"], height=thickness, color=colour)
     if row["low"] is not None:
-        axes.plot([row["low"], row["high"]], [centre, centre], color=_INK, linewidth=1.4, alpha=0.75)
+        axes.plot([row["low"], row["high"]], [centre, centre], color=INK, linewidth=1.4, alpha=0.75)
 
 
 def training_curves(paths: Sequence[Path], field: str = "loss") -> str | None:
@@ -93,20 +57,20 @@ def training_curves(paths: Sequence[Path], field: str = "loss") -> str | None:
                 stages[str(row.get("stage", path.parent.name))].append((float(row["step"]), float(row[field])))
     if not stages:
         return None
-    figure, axes = _axes(7.2, 2.8)
+    figure, axes = axes_of(7.2, 2.8)
     offset = 0.0
     for number, (stage, points) in enumerate(stages.items()):
         points.sort()
-        colour = _STAGES[number % len(_STAGES)]
+        colour = SERIES[number % len(SERIES)]
         steps, values = [offset + step for step, _ in points], [value for _, value in points]
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
         axes.plot(steps, _smoothed(values), color=colour, linewidth=1.8, label=stage)
         offset = max(steps)
-    axes.set_xlabel("step", color=_INK)
-    axes.set_ylabel(field.replace("_", " "), color=_INK)
-    axes.grid(axis="y", color=_INK, alpha=0.12)
-    axes.legend(frameon=False, labelcolor=_INK)
-    return _svg(figure, f"Training {field} over steps")
+    axes.set_xlabel("step", color=INK)
+    axes.set_ylabel(field.replace("_", " "), color=INK)
+    axes.grid(axis="y", color=INK, alpha=0.12)
+    axes.legend(frameon=False, labelcolor=INK)
+    return svg_of(figure, f"Training {field} over steps")
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
+from medvlm.data_recipes.thumbnails import thumbnail
 from medvlm.eval.aggregate import aggregate
-from medvlm.eval.picture import thumbnail
 from medvlm.eval.plots import training_curves
 from medvlm.eval.report import write_report
 from medvlm.model.visual import Image, Video, Volume
