@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_archive, numpy_array, picture
+from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_archive, numpy_array, picture, shard_member
 from medvlm.data_recipes.readers.content import Format, format_of, head_of
 from medvlm.data_recipes.sample import VisualRef
 from medvlm.model.visual import Kind, Visual, kind_of
@@ -75,6 +75,8 @@ def reader_of(ref: VisualRef, root: Path) -> tuple[Path, Reader]:
     Raises:
         BadSample: missing, empty or unknown file, a folder that is no volume, or an unknown option.
     """
+    if shard_member.is_member(ref):
+        return shard_member.reader_of(ref, Path(root), read)
     path = Path(root) / ref.path
     _require_exists(path)
     reader = _reader_of(ref, path)
