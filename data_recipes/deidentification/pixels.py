@@ -17,8 +17,11 @@ from pydicom.dataset import Dataset
 
 from medvlm.model.visual import Image, Video, Visual, Volume
 
-LEAST_CONFIDENCE = 40.0
-"""Percent below which a word of tesseract is noise of the picture; words of several letters only."""
+LEAST_CONFIDENCE = 55.0
+"""Percent below which a word of tesseract is taken for texture of the picture."""
+
+_SHORT_CONFIDENCE = 90.0
+"""Percent that a word of two characters needs."""
 
 MOST_FRAMES = 8
 """Frames of a volume or a clip that are looked at, evenly spread: burned-in text stands in all or in few."""
@@ -56,8 +59,8 @@ def available() -> str | None:
 def burned_in_text(visual: Visual, *, confidence: float = LEAST_CONFIDENCE) -> tuple[TextBox, ...]:
     """Words of two or more letters or digits that OCR reads in ``visual``; of MOST_FRAMES slices or frames at most.
 
-    Grey values are stretched from the lowest to the highest (of a CT: from -1000 to 1000 HU) and read as they are and
-    inverted, since tesseract is made for black on white.
+    Grey values are stretched from the lowest to the highest (of a CT: from -1000 to 1000 HU) and read three times,
+    since tesseract is made for black on white: as they are, inverted, and with the brightest pixels alone as ink.
 
     Raises:
         RuntimeError: there is no OCR; the message is that of :func:`available`.
@@ -76,7 +79,7 @@ def words_in(visual: Visual, *, confidence: float = LEAST_CONFIDENCE) -> Iterato
         raise RuntimeError(f"no OCR: {missing}")
     for frame, plane in _planes(visual):
         found: dict[tuple[int, ...], tuple[TextBox, str]] = {}
-        for shown in (plane, 255 - plane):
+        for shown in (plane, 255 - plane, *_brightest(plane)):
             for box, word in _read(shown, confidence):
                 key = tuple((a + b) // 32 for a, b in zip(box.low, box.high, strict=True))
                 if key not in found or found[key][0].characters < box.characters:
@@ -105,6 +108,13 @@ def _grey(plane: np.ndarray, unit: str) -> np.ndarray:
     return (255 * scaled).round().astype(np.uint8)
 
 
+def _brightest(plane: np.ndarray) -> Iterator[np.ndarray]:
+    """The brightest pixels in black on white, where they are few: the ink of annotations."""
+    ink = plane >= 0.85 * plane.max()
+    if 0 < ink.mean() < 0.2:
+        yield np.where(ink, 0, 255).astype(np.uint8)
+
+
 def _read(plane: np.ndarray, confidence: float) -> Iterator[tuple[TextBox, str]]:
     import pytesseract
 
@@ -118,7 +128,8 @@ def _read(plane: np.ndarray, confidence: float) -> Iterator[tuple[TextBox, str]]
     lines: dict[tuple[int, int, int], list[int]] = {}
     for row, (word, sure) in enumerate(zip(table["text"], table["conf"], strict=True)):
         letters = re.sub(r"[\W_]", "", word)
-        if float(sure) >= confidence and len(letters) >= 2 and len(set(letters.lower())) > 1:
+        least = max(confidence, _SHORT_CONFIDENCE) if len(letters) == 2 else confidence
+        if float(sure) >= least and len(letters) >= 2 and len(set(letters.lower())) > 1:
             key = (table["block_num"][row], table["par_num"][row], table["line_num"][row])
             lines.setdefault(key, []).append(row)
     for rows in lines.values():

@@ -101,7 +101,7 @@ DATE_PATTERNS = (
     rf"(?i)(?<![\w])(?P<x>(?:{_MONTH}|{_SHORT})\b\.?(?:[\s,/-]|\bde\b|\bdel\b|\bof\b)*{_YEAR})(?!\d)",
     rf"(?i)(?<![\w])(?P<x>{_YEAR}[\s/-]+{_MONTH}\b(?:[\s/-]+{_DAY}\b)?)",
     rf"(?<![\w])(?i:since|last|early|mid|late|end of|beginning of|in|until|im|seit|en|depuis|desde|em|dal)[\s-]+"
-    rf"(?P<x>(?:{'|'.join(m.capitalize() for m in MONTHS if len(m) > 3 and m not in ('march', 'mars', 'mayo', 'sept'))}|"
+    rf"(?P<x>(?:{'|'.join(m.capitalize() for m in MONTHS if len(m) > 3 and m not in ('march', 'mars', 'sept'))}|"
     rf"March(?!\s+\w+ing))\b)",
     r"(?i)\b(?:on|dated?|since|until|through|from|of|study|exam|vom|am|du|del)\s*:?\s+"
     r"(?P<x>(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))(?![\d/]|\.\d)(?<!/10)(?<!\d/5)"

@@ -31,8 +31,8 @@ height hematology her hip his history
 home hospital icu id identification identified identifier if impression in
 indication infant information inpatient inspiration intensive interval is it kidney knee known large lateral left leg
 limited liver location lumbar lung lymph male mammogram mass mean medical medicine midline mild mr mri multiple name
-neck nephrology neurology neurosurgery new newborn no node none normal not note number nurse of office on oncology one or
-orthopedics other out outpatient pain parkinson patient patients pelvic pelvis phone physician plain pleural portable
+neck nephrology neurology neurosurgery new newborn no node none normal not note number nurse of office on oncology one
+or orthopedics other out outpatient pain parkinson patient patients pelvic pelvis phone physician plain pleural portable
 position posterior prior procedure prone protocol provider radiograph radiologist radiology rad reason record recent
 recommend referring renal report request requested resident result reviewed right room service sex she shoulder signed
 sinus skull small soft spine spleen stable status study supine surgeon surgery surgical system team technique
