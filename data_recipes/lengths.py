@@ -68,7 +68,11 @@ class Lengths:
         wanted = np.unique(np.asarray(indices, np.int64))
         unknown = [int(i) for i in wanted[(self._table[wanted] < 0).any(axis=1)] if int(i) not in self.refused]
         # This rank's part first, then what the others may not have come to.
-        unknown = [i for turn in range(self.world_size) for i in unknown[(self.rank + turn) % self.world_size :: self.world_size]]
+        unknown = [
+            i
+            for turn in range(self.world_size)
+            for i in unknown[(self.rank + turn) % self.world_size :: self.world_size]
+        ]
         for done, index in enumerate(unknown, start=1):
             if (self._table[index] < 0).any():
                 self._find_out(index)

@@ -21,7 +21,7 @@ from medvlm.data_recipes.quarantine import Quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Rows
 from medvlm.data_recipes.sample import Sample
-from medvlm.model.batch import IGNORED, PackedBatch
+from medvlm.model.batch import PackedBatch
 from medvlm.model.processing import PatchedVisual, Rendered
 
 

@@ -193,8 +193,17 @@ def _apply(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], prom
 
 def _pieces(tokenizer: PreTrainedTokenizerBase, roles: Sequence[str], prompt: bool = False) -> list[str]:
     """Template text and markers: [text, edge, number, edge, text, edge, ...]; contents are single edged markers."""
+    return list(_pieces_of(tokenizer, str(tokenizer.chat_template), tuple(roles), prompt))
+
+
+@lru_cache(maxsize=256)
+def _pieces_of(
+    tokenizer: PreTrainedTokenizerBase, template: str, roles: tuple[str, ...], prompt: bool
+) -> tuple[str, ...]:
+    # Most samples of a set have the same few roles, and rendering a template costs as much as tokenizing a question.
+    del template  # only so that another template asks anew
     turns = [{"role": role, "content": f"{_EDGE}\u2042{n}\u2042{_EDGE}"} for n, role in enumerate(roles)]
-    return _MARKER.split(_apply(tokenizer, turns, prompt))
+    return tuple(_MARKER.split(_apply(tokenizer, turns, prompt)))
 
 
 def _render(

@@ -14,12 +14,12 @@ import numpy as np
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.lengths import Lengths
+from medvlm.data_recipes.mixture import Mixture
 from medvlm.data_recipes.pack_plan import PackPlan, Position
 from medvlm.data_recipes.packing import Length, check_fits
 from medvlm.data_recipes.quarantine import Quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Joined, ManifestRows, Rows
-from medvlm.data_recipes.mixture import Mixture
 from medvlm.data_recipes.sample import Sample
 from medvlm.train.config import DataConfig, Stage
 
@@ -145,7 +145,9 @@ class _Seen:
         refused = [i for i in distinct.tolist() if i in self.lengths.refused and i not in self._noted]
         self._noted.update(refused)
         ends = np.cumsum([len(source) for source in self.rows.sources])
-        for source, count in zip(*np.unique(np.searchsorted(ends, distinct, side="right"), return_counts=True), strict=True):
+        for source, count in zip(
+            *np.unique(np.searchsorted(ends, distinct, side="right"), return_counts=True), strict=True
+        ):
             self._met[int(source)] += int(count)
         for index in refused:
             self._refused[self.rows.place(index)[0]] += 1

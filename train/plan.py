@@ -10,7 +10,6 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -20,8 +19,9 @@ from transformers import PretrainedConfig
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.loader import sample_of
-from medvlm.data_recipes.packing import Length
 from medvlm.data_recipes.pack_plan import Position
+from medvlm.data_recipes.packing import Length
+from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.model.loading import Model, Processor, empty_model
 from medvlm.model.processing import Rendered
 from medvlm.train.assemble import first_config, first_processor, parameters, set_trainable
@@ -29,7 +29,6 @@ from medvlm.train.config import Curriculum, EngineConfig, Stage, load_curriculum
 from medvlm.train.data import StageData, prepare_data
 from medvlm.train.stage import lengths_folder, renderer_of
 from medvlm.train.stage_processor import stage_processors
-from medvlm.data_recipes.typed_yaml import BadConfig
 
 GIB = 2**30
 

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import write_atomic
+from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.model.loading import load_processor, save_checkpoint
 from medvlm.train.assemble import first_model
 from medvlm.train.config import Curriculum, dump, fingerprint, load_curriculum
@@ -24,7 +25,6 @@ from medvlm.train.distributed import Ranks, connect, disconnect
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage import run_stage, stage_folder
 from medvlm.train.stage_processor import stage_processors
-from medvlm.data_recipes.typed_yaml import BadConfig
 
 DONE = "done.json"
 

@@ -164,7 +164,9 @@ def test_lengths_are_measured_once_for_all_processes_and_starts(tmp_path):
     assert asked[0][1] == 0 and asked[1][1] == 2, "rank 0 begins with its own part"
     assert second.of(range(200)) == dict(enumerate(costs)) and len(asked) == 200, "only what rank 0 has not measured"
     assert {rank for rank, _ in asked[150:]} == {1}
-    assert book(0).of(order) == dict(enumerate(costs[:150])) and len(asked) == 200, "and the next start measures nothing"
+    assert book(0).of(order) == dict(enumerate(costs[:150])) and len(asked) == 200, (
+        "and the next start measures nothing"
+    )
     assert book(0, "b").of([3]) == {3: costs[3]} and len(asked) == 201, "other settings know nothing of it"
     (torn,) = [path for path in tmp_path.iterdir() if path.stat().st_size and np.fromfile(path, np.int32)[5 * 4] >= 0]
     table = np.memmap(torn, np.int32, mode="r+", shape=(200, 5))
@@ -230,9 +232,7 @@ def loader_of(processor, rank, world, packs_per_step=1, workers=0, window=8192):
         mixture=Mixture(sizes=(40,), weights=(1.0,), seed=0),
         lengths=Lengths(rows, renderer.length), tokens_per_pack=100, patches_per_pack=1, window=window,
     )  # fmt: skip
-    return Loader(
-        rows, plan, renderer, packs_per_step=packs_per_step, rank=rank, world_size=world, workers=workers
-    )
+    return Loader(rows, plan, renderer, packs_per_step=packs_per_step, rank=rank, world_size=world, workers=workers)
 
 
 def take(loader, count, state=None):

@@ -74,7 +74,12 @@ def test_version(capsys):
 def test_unknown_commands_are_refused_with_the_known_ones(words, capsys):
     assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert repr(" ".join(words)) in said and "data phantoms, data walk, train" in said and "--help" in said
+    assert (
+        repr(" ".join(words)) in said
+        and "data phantoms, data walk, data init" in said
+        and "train, plan, eval" in said
+        and "--help" in said
+    )
 
 
 def test_plan_says_what_a_training_would_do(phantoms, tmp_path, capsys, monkeypatch):

@@ -113,9 +113,7 @@ def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, pa
     groups = parameter_groups(model.named_parameters(), partial(component_of, model), stage.peak_learning_rates(), 0.1)
     engine = make_engine(config, model.train(), groups, micro_batches_per_step=packs_per_step)
     states = States(folder=folder / "state", fingerprints={}, keep=1)
-    loader = Loader(
-        rows, plan, renderer, packs_per_step=packs_per_step, rank=engine.rank, world_size=engine.world_size
-    )
+    loader = Loader(rows, plan, renderer, packs_per_step=packs_per_step, rank=engine.rank, world_size=engine.world_size)
     with Monitor(folder, stage.name, STEPS, rank=engine.rank, bar=False) as monitor:
         train(engine, groups, stage, loader, states, monitor, start=0, total=STEPS)
     weights = engine.gather_state_dict(weights="master")

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from medvlm.train.config import EngineConfig, PreferenceConfig, dump, fingerprint, load_curriculum
 from medvlm.data_recipes.typed_yaml import BadConfig
+from medvlm.train.config import EngineConfig, PreferenceConfig, dump, fingerprint, load_curriculum
 
 YAML = """\
 name: tiny
