@@ -480,13 +480,14 @@ def test_chestx_ray14_boxes_in_their_published_layout(tmp_path):
     assert not samples and "cannot be told from training pictures" in refused[0].reason
     (tmp_path / "test_list.txt").write_text("00000001_000.png\n00000002_001.png\n00000004_000.png\n")
     name, samples, refused = build(tmp_path)
-    assert name == "chestx-ray14-boxes" and {s.split for s in samples} == {"test"}
+    assert name == "chestx-ray14" and {s.split for s in samples} == {"test"}
     assert [s.question.answers for s in samples] == [
         ("<box>(0.100, 0.100, 0.400, 0.300)</box>", "<box>(0.500, 0.500, 1.000, 0.750)</box>"), ("mass",),
         ("<box>(0.100, 0.100, 0.400, 0.300)</box>",), ("pleural thickening",),
     ]  # fmt: skip
     assert samples[2].turns[0].text == "Where is the pleural thickening? Answer with <box>(x1, y1, x2, y2)</box>."
-    assert samples[0].patient_id == "chestx-ray14-boxes/00000001" and samples[0].question.extent_mm == ()
+    assert samples[0].sample_id == "chestx-ray14-boxes/00000001_000/mass/box"  # as before labels were built too
+    assert samples[0].patient_id == "chestx-ray14/00000001" and samples[0].question.extent_mm == ()
     assert [bad.reason for bad in refused] == [
         "the box 90, 20, 30, 40 leaves the picture of 100 x 200 pixels", "00000003_000.png stands in neither list",
         "the image 00000004_000.png is missing",
