@@ -83,10 +83,8 @@ def _stems(paths: tuple[str, ...]) -> list[str]:
 
 def _rows_of(path: Path, encoding: str, delimiter: str, visuals: Path) -> Iterator[tuple[str, Row | BadSample]]:
     match kind_of_table(path):
-        case "json list":
-            rows = _json_list(path)
-        case "json lines":
-            rows = _json_lines(path)
+        case "json list" | "json lines":
+            rows = json_rows(path)
         case "csv":
             rows = csv_rows(path, encoding, delimiter)
         case "datasets":
@@ -99,6 +97,15 @@ def _rows_of(path: Path, encoding: str, delimiter: str, visuals: Path) -> Iterat
                 mend="name a file with rows in paths, not a folder of pictures",
             )
     yield from (("", row) for row in rows)
+
+
+def json_rows(path: Path) -> Iterator[Row | BadSample]:
+    """Rows of a JSON list or of JSON lines, read as they are needed.
+
+    Raises:
+        BadSample: the file is neither.
+    """
+    yield from _json_list(path) if kind_of_table(path) == "json list" else _json_lines(path)
 
 
 def _json_list(path: Path) -> Iterator[Row | BadSample]:
