@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -100,12 +101,14 @@ def middles(length: int, count: int) -> np.ndarray:
     return ((np.arange(count) + 0.5) * length / count).astype(int)
 
 
-def _taps(old: int, new: int) -> tuple[Tensor, Tensor]:
-    """Indices and weights, both (new, K), that resample an axis: exact area average or linear.
+@lru_cache(maxsize=256)
+def taps_of(old: int, new: int, extent: float | None = None) -> tuple[Tensor, Tensor]:
+    """Indices and weights, both (new, K), that resample an axis: exact area average or linear; not to be changed.
 
-    Voxel centres are at half integers (align_corners=False), so that the field of view is kept.
+    Voxel centres are at half integers (align_corners=False), so that the field of view is kept: ``extent`` voxels from
+    the first, which is all ``old`` of them unless the last is a part of one.
     """
-    ratio = old / new
+    ratio = (old if extent is None else extent) / new
     out = torch.arange(new, dtype=torch.float64)
     if ratio > 1:
         low, high = out * ratio, (out + 1) * ratio
@@ -119,29 +122,41 @@ def _taps(old: int, new: int) -> tuple[Tensor, Tensor]:
         indices = torch.stack((first, first + 1), dim=1)
         weights = torch.stack((1 - part, part), dim=1)
     weights = weights / weights.sum(dim=1, keepdim=True)
-    return indices.clamp(max=old - 1), weights.float()
+    used = weights.any(dim=0)
+    return indices.clamp(max=old - 1)[:, used], weights.float()[:, used]
 
 
-def _resize_axis(array: Tensor, axis: int, new: int) -> Tensor:
-    indices, weights = _taps(array.shape[axis], new)
+def weighted(array: Tensor, axis: int, indices: Tensor, weights: Tensor) -> Tensor:
+    """Resample one axis by the taps that ``taps_of`` gives, or some of their rows."""
     shape = [1] * array.ndim
-    shape[axis] = new
+    shape[axis] = len(indices)
     total = array.index_select(axis, indices[:, 0]).mul_(weights[:, 0].view(shape))
     for tap in range(1, indices.shape[1]):
-        if weights[:, tap].any():
-            total.addcmul_(array.index_select(axis, indices[:, tap]), weights[:, tap].view(shape))
+        total.addcmul_(array.index_select(axis, indices[:, tap]), weights[:, tap].view(shape))
     return total
 
 
-def _resize(array: np.ndarray, axes: tuple[int, ...], size: tuple[int, ...]) -> np.ndarray:
+def resize_axis(array: Tensor, axis: int, new: int, extent: float | None = None) -> Tensor:
+    """Resample one axis to ``new``; the result may be a transposed view."""
+    taps = taps_of(array.shape[axis], new, extent)
+    if axis != array.ndim - 1:
+        return weighted(array, axis, *taps)
+    # Choosing along the last axis moves single numbers; after a transposition, whole rows.
+    return weighted(array.transpose(-1, -2).contiguous(), axis - 1, *taps).transpose(-1, -2)
+
+
+def _resize(
+    array: np.ndarray, axes: tuple[int, ...], size: tuple[int, ...], extent: tuple[float, ...] | None = None
+) -> np.ndarray:
     if len(size) != len(axes) or any(int(n) != n or n < 1 for n in size):
         raise ValueError(f"size must be {len(axes)} whole numbers of at least 1, got {size}")
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     # The axis that shrinks most goes first: the others then have less to do.
     for axis, new in sorted(zip(axes, size, strict=True), key=lambda pair: pair[1] / array.shape[pair[0]]):
-        if tensor.shape[axis] != new:
-            tensor = _resize_axis(tensor, axis, int(new))
-    return tensor.numpy()
+        field = None if extent is None else extent[axes.index(axis)]
+        if tensor.shape[axis] != new or field not in (None, new):
+            tensor = resize_axis(tensor, axis, int(new), field)
+    return tensor.contiguous().numpy()
 
 
 def resize_volume(voxels: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
@@ -166,14 +181,17 @@ def resize_volume(voxels: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
     return _resize(voxels, (0, 1, 2), size)
 
 
-def resize_image(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_image(pixels: np.ndarray, size: tuple[int, int], extent: tuple[float, float] | None = None) -> np.ndarray:
     """Resample (C, H, W) to (C, *size), by the rule of :func:`resize_volume` along H and W.
 
     A stack of frames (T, C, H, W) is resized alike.
+
+    Args:
+        extent: rows and columns that the picture fills, from the first, when the last is a part of one.
 
     Raises:
         ValueError: ``pixels`` has fewer than 3 or more than 4 axes, or ``size`` is not two whole numbers.
     """
     if pixels.ndim not in (3, 4):
         raise ValueError(f"pixels must be (C, H, W) or (T, C, H, W), got shape {pixels.shape}")
-    return _resize(pixels, (pixels.ndim - 2, pixels.ndim - 1), size)
+    return _resize(pixels, (pixels.ndim - 2, pixels.ndim - 1), size, extent)

@@ -193,16 +193,25 @@ def to_channels(visual: Visual, rule: IntensityRule) -> np.ndarray:
     match visual:
         case Video():
             channels = visual.frames.transpose(1, 0, 2, 3)
-        case Image(unit="HU") | Volume(unit="HU"):
-            grey = visual.pixels[0][None] if isinstance(visual, Image) else visual.voxels
-            return np.stack([apply_window(grey, window) for window in rule.windows])
         case Image():
-            channels = _picture(visual, rule)[:, None]
+            channels = picture_channels(visual, rule)[:, None]
         case Volume():
-            channels = apply_window(visual.voxels, _window(visual, visual.voxels, rule))[None]
+            channels = np.stack([apply_window(visual.voxels, window) for window in volume_windows(visual, rule)])
         case _:
             raise TypeError(f"expected an Image, Volume or Video, got {type(visual).__name__}")
     return np.repeat(channels, 3, axis=0) if channels.shape[0] == 1 else channels
+
+
+def volume_windows(volume: Volume, rule: IntensityRule) -> tuple[Window, ...]:
+    """The windows of the channels of ``volume``: three for HU, else the one that all channels share."""
+    return rule.windows if volume.unit == "HU" else (_window(volume, volume.voxels, rule),)
+
+
+def picture_channels(image: Image, rule: IntensityRule) -> np.ndarray:
+    """(C, H, W) in [0, 1] of an image: C is 1 where its three channels are alike."""
+    if image.unit == "HU":
+        return np.stack([apply_window(image.pixels[0], window) for window in rule.windows])
+    return _picture(image, rule)
 
 
 def _picture(image: Image, rule: IntensityRule) -> np.ndarray:

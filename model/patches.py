@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from medvlm.model.grid import GridRule, Size3
 
 
-def cut(array: np.ndarray, rule: GridRule) -> np.ndarray:
-    """(3, D, H, W) -> (P, patch_dim) float32, the patches of one merged token next to each other."""
+def cut(array: np.ndarray, rule: GridRule, depth: int | None = None, *, signed: bool = False) -> np.ndarray:
+    """(C, D, H, W) -> (P, patch_dim) float32, the patches of one merged token next to each other.
+
+    Args:
+        array: C is 3, or 1 where the three channels are alike; D may be 1 where all slices are alike.
+        rule: the patch and what is merged.
+        depth: slices that are cut; D when None.
+        signed: bring [0, 1] to [-1, 1].
+    """
     (t, h, w), (mt, mh, mw) = rule.patch, rule.merge
-    gt, gh, gw = rule.grid(array.shape[1:])  # type: ignore[arg-type]
-    blocks = array.reshape(3, gt // mt, mt, t, gh // mh, mh, h, gw // mw, mw, w)
+    channels, slices, height, width = array.shape
+    gt, gh, gw = rule.grid((slices if depth is None else depth, height, width))
+    if slices == 1:
+        t, mt, layers = 1, 1, 1
+    else:
+        layers = gt // mt
+    blocks = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).view(
+        channels, layers, mt, t, gh // mh, mh, h, gw // mw, mw, w
+    )
     # (token z, y, x, merge z, y, x, channel, patch z, y, x)
-    blocks = blocks.transpose(1, 4, 7, 2, 5, 8, 0, 3, 6, 9)
-    return np.ascontiguousarray(blocks.reshape(gt * gh * gw, -1), dtype=np.float32)
+    blocks = blocks.permute(1, 4, 7, 2, 5, 8, 0, 3, 6, 9).clone(memory_format=torch.contiguous_format)
+    # What is alike is laid out once: numbers are then repeated a patch at a time, not copied one by one.
+    if signed:
+        blocks.mul_(2.0).sub_(1.0)
+    blocks = blocks.view(layers, gh // mh, gw // mw, mt, mh, mw, channels, t, h * w)
+    (t, _, _), (mt, _, _) = rule.patch, rule.merge
+    whole = blocks.expand(gt // mt, -1, -1, mt, -1, -1, 3, t, -1)
+    return whole.reshape(gt * gh * gw, -1).numpy()
 
 
 def patch_coordinates(grid: Size3, merge: Size3) -> np.ndarray:

@@ -15,9 +15,10 @@ from medvlm.model.batch import IMAGE, VIDEO, VOLUME
 from medvlm.model.chat_template import end_of_turn_ids, tokenize_chat
 from medvlm.model.geometry import middles, resize_image, resize_volume
 from medvlm.model.grid import GridRule, Size3
-from medvlm.model.intensity import IntensityRule, to_channels
+from medvlm.model.intensity import IntensityRule, picture_channels, volume_windows
 from medvlm.model.patches import cut
 from medvlm.model.reduction import BoundedReduction, background_tokens, brightest_in_tokens, reduction_from
+from medvlm.model.slabs import windowed_and_resized
 from medvlm.model.tokenizer import VISUAL_TOKEN
 from medvlm.model.visual import Image, Kind, Video, Visual, Volume, check_per_kind, kind_of
 
@@ -159,7 +160,7 @@ class MedVLMProcessor(ProcessorMixin):
         rule, kind = self.rule, kind_of(visual)
         match visual:
             case Image():
-                size: Size3 = (1, visual.pixels.shape[1], visual.pixels.shape[2])
+                size: Size3 = (1, *(visual.full_size or visual.pixels.shape[1:]))  # type: ignore[assignment]
                 plane = visual.spacing_mm or (np.nan, np.nan)
                 spacing = (np.nan, *plane)
             case Volume():
@@ -173,10 +174,12 @@ class MedVLMProcessor(ProcessorMixin):
         target = rule.target_size(size, kind)
         if isinstance(visual, Video):
             visual = _frames_at(visual, target[0])
-        array = self._resized(to_channels(visual, self._intensity), target, kind)
-        scaled = tuple(s * old / new for s, old, new in zip(spacing, size, target, strict=True))
+        array = self._channels(visual, target)
+        extent = _extent(visual) if isinstance(visual, Image) else None
+        lengths = size if extent is None else (1, *extent)
+        scaled = tuple(s * old / new for s, old, new in zip(spacing, lengths, target, strict=True))
         grid = rule.grid(target)
-        patches = cut(array * 2.0 - 1.0, rule)
+        patches = cut(array, rule, target[0], signed=True)
         return PatchedVisual(
             patches=patches,
             grid=grid,
@@ -184,6 +187,23 @@ class MedVLMProcessor(ProcessorMixin):
             axis_kind=AXIS_KIND[kind],
             kept=self._kept(visual, array, patches, grid, kind),
         )
+
+    def _channels(self, visual: Visual, target: Size3) -> np.ndarray:
+        """(C, D, *target[1:]) in [0, 1]: C is 1 where three channels are alike, D is 1 of an image, else target[0]."""
+        if isinstance(visual, Volume):
+            windows = volume_windows(visual, self._intensity)
+            voxels = self._slices(visual.voxels, target[0])
+            return windowed_and_resized(voxels, windows, target)
+        if isinstance(visual, Image):
+            return resize_image(picture_channels(visual, self._intensity), target[1:], _extent(visual))[:, None]
+        frames = [resize_image(frame, target[1:]) for frame in visual.frames]
+        return np.ascontiguousarray(np.stack(frames, axis=1))
+
+    def _slices(self, voxels: np.ndarray, depth: int) -> np.ndarray:
+        """The slices of a volume that are resampled: all, or ``depth`` where the rule is to choose."""
+        if self.slices == "nearest" and len(voxels) > depth:
+            return voxels[middles(len(voxels), depth)]
+        return voxels
 
     def cost(self, size: Size3, kind: Kind) -> tuple[int, int] | None:
         """(patches, visual tokens) that ``patch`` will make of a visual, told without its voxels.
@@ -205,7 +225,7 @@ class MedVLMProcessor(ProcessorMixin):
         return math.prod(grid), rule.tokens(grid, kind)
 
     def _kept(self, visual: Visual, array: np.ndarray, patches: np.ndarray, grid: Size3, kind: Kind) -> np.ndarray:
-        """Which tokens the decoder sees; ``array`` (3, *size) in [0, 1] is what the patches were cut from."""
+        """Which tokens the decoder sees; ``array``, of ``_channels``, is what the patches were cut from."""
         rule, reduction = self.rule, self._reduction
         if reduction is None:
             return np.ones(rule.tokens(grid, kind), dtype=bool)
@@ -214,25 +234,16 @@ class MedVLMProcessor(ProcessorMixin):
             level = reduction.black
             if isinstance(visual, Image | Volume) and visual.unit == "HU":
                 # Windows clip: what is air is certain in HU only.
-                grey = visual.pixels[:1, None] if isinstance(visual, Image) else visual.voxels[None]
-                array, level = self._resized(grey, array.shape[1:], kind), reduction.air_hu  # type: ignore[arg-type]
+                level = reduction.air_hu
+                if isinstance(visual, Image):
+                    array = resize_image(visual.pixels[:1], array.shape[2:], _extent(visual))[:, None]  # type: ignore[arg-type]
+                else:
+                    array = resize_volume(self._slices(visual.voxels, array.shape[1]), array.shape[1:])[None]  # type: ignore[arg-type]
+            depth = grid[0] * rule.patch[0]
+            array = np.broadcast_to(array, (len(array), depth, *array.shape[2:]))
             background = background_tokens(brightest_in_tokens(array, rule.factor), level)
         tokens: Size3 = tuple(g // m for g, m in zip(grid, self.merge, strict=True))  # type: ignore[assignment]
         return reduction.keep(reduction.columns(patches, tokens, rule.patch), kind, background)
-
-    def _resized(self, array: np.ndarray, target: Size3, kind: str) -> np.ndarray:
-        """(C, D, H, W) -> (C, *target): volumes by the rule for slices; an image or frame is resized in plane."""
-        if kind == "volume":
-            if self.slices == "nearest" and array.shape[1] > target[0]:
-                array = array[:, middles(array.shape[1], target[0])]
-            # Grey volumes hold three equal channels: resample one.
-            if np.shares_memory(array[0], array[-1]) or (
-                (array[0] == array[-1]).all() and (array[0] == array[1]).all()
-            ):
-                return np.repeat(resize_volume(array[0], target)[None], len(array), axis=0)
-            return np.stack([resize_volume(channel, target) for channel in array])
-        frames = np.stack([resize_image(array[:, d], target[1:]) for d in range(array.shape[1])], axis=1)
-        return np.repeat(frames, target[0], axis=1) if kind == "image" else frames
 
     def render(
         self,
@@ -332,6 +343,13 @@ def visual_tensors(visuals: Sequence[PatchedVisual]) -> dict[str, torch.Tensor]:
         "kept": torch.from_numpy(np.concatenate([v.kept for v in visuals])),
         "visual_tokens": torch.tensor([v.tokens for v in visuals], dtype=torch.int64),
     }
+
+
+def _extent(image: Image) -> tuple[float, float] | None:
+    """Rows and columns of ``image`` that the picture fills, when it was decoded at a smaller scale."""
+    if image.full_size is None:
+        return None
+    return image.full_size[0] / image.scale, image.full_size[1] / image.scale
 
 
 def _frames_at(video: Video, count: int) -> Video:

@@ -17,6 +17,15 @@ with row 0 on top and column 0 on the left is an upright axial picture in the ra
 patient's right is on the viewer's left)."""
 
 
+def all_finite(array: np.ndarray) -> bool:
+    """Whether ``array`` holds neither NaN nor infinity.
+
+    The sum of finite numbers is finite unless it overflows: one pass, and a mask only in doubt.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+
+
 def _check_array(name: str, array: np.ndarray, ndim: int) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = getattr(array, "dtype", type(array).__name__)
@@ -25,7 +34,7 @@ def _check_array(name: str, array: np.ndarray, ndim: int) -> None:
         raise ValueError(f"{name} must have {ndim} axes, got shape {array.shape}")
     if 0 in array.shape:
         raise ValueError(f"{name} is empty: shape {array.shape}")
-    if not np.isfinite(array).all():
+    if not all_finite(array):
         count = int((~np.isfinite(array)).sum())
         raise ValueError(
             f"{name} holds {count} NaN or infinite values of {array.size}; repair the file or leave it out"
@@ -53,6 +62,9 @@ class Image:
         orientation: two letters, where axis 0 (rows) and axis 1 (columns) run to, of the patient's
             R/L, A/P, S/I; "IL" is an upright frontal radiograph. None when unknown.
         window: (low, high) in ``unit`` that the file asks for (VOI); None when it asks for none.
+        full_size: (H, W) of the picture in the file, when it was decoded at a smaller scale; None otherwise. Budgets
+            are about this size, so that a picture costs the same however it was decoded.
+        scale: rows, and columns, of the file that became one; the last row and column may stand for fewer.
     """
 
     pixels: np.ndarray
@@ -61,6 +73,8 @@ class Image:
     spacing_mm: tuple[float, float] | None = None
     orientation: str | None = None
     window: tuple[float, float] | None = None
+    full_size: tuple[int, int] | None = None
+    scale: int = 1
 
     def __post_init__(self) -> None:
         _check_array("Image.pixels", self.pixels, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
 
 PIL.Image.init()  # registers every plugin; without it those that are not preloaded are unknown names
 
+AtLeast = Callable[[tuple[int, int]], tuple[int, int]]
+
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns."""
 
@@ -30,6 +33,7 @@ def read(
     frame: Any = None,
     modality: str = "unknown",
     spacing_mm: Any = None,
+    at_least: AtLeast | None = None,
 ) -> Image:
     """Read PNG, JPEG, TIFF, BMP, GIF, WebP or JPEG 2000.
 
@@ -47,6 +51,10 @@ def read(
             chosen; a TIFF of several pages must be told which.
         modality: what the manifest knows.
         spacing_mm: (row, column) millimetres, when the manifest knows.
+        at_least: from the (H, W) of the whole picture to the smallest (H, W) that the caller has use for. A JPEG at
+            least twice as large is then decoded at 1/2, 1/4 or 1/8, by libjpeg's reduced inverse transforms, which
+            leave out the frequencies that the smaller picture cannot show. Spacing is that of the decoded pixels, and
+            ``full_size`` tells the whole. Pictures of other formats are decoded whole.
 
     Raises:
         BadSample: damaged or truncated file, several pages without a choice, NaN, malformed option.
@@ -60,10 +68,13 @@ def read(
         picture = _open(path)
     with picture:
         _choose_frame(picture, frame, path)
+        full_size, scale = (None, 1) if at_least is None else _draft(picture, at_least, path)
         with decoding(path, f"a whole {picture.format} picture", _MEND):
             # Pillow would paint the missing part grey if another library had set LOAD_TRUNCATED_IMAGES.
             picture.load()
-            array, unit = _array_of(ImageOps.exif_transpose(picture))
+            if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                picture = ImageOps.exif_transpose(picture)
+            array, unit = _array_of(picture)
     if array.dtype.kind == "f":
         require_finite(array, path, "pixels")
     pixels = np.ascontiguousarray(array if array.ndim == 3 else array[None], dtype=np.float32)
@@ -73,7 +84,35 @@ def read(
     else:
         low, high = float(pixels.min()), float(pixels.max())
         window = (low, high) if high > low else None
-    return Image(pixels=pixels, modality=modality, unit=unit, spacing_mm=spacing, window=window)  # type: ignore[arg-type]
+    return Image(
+        pixels=pixels,
+        modality=modality,
+        unit=unit,
+        spacing_mm=None if spacing is None else (spacing[0] * scale, spacing[1] * scale),
+        window=window,
+        full_size=full_size,
+        scale=scale,
+    )
+
+
+def _draft(picture: PIL.Image.Image, at_least: AtLeast, path: Path) -> tuple[tuple[int, int] | None, int]:
+    """Ask libjpeg for the smallest scale that is still ``at_least``: (H, W) of the whole picture, upright, and how many
+    of its rows become one; (None, 1) when it will be decoded whole."""
+    if picture.format != "JPEG":
+        return None, 1
+    with decoding(path, "a whole JPEG picture", _MEND):
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        width, height = picture.size
+        whole = (width, height) if orientation in _TURNED else (height, width)
+        rows, columns = at_least(whole)
+        scale = next((s for s in (8, 4, 2) if s * rows <= whole[0] and s * columns <= whole[1]), 1)
+        # The last row and column stand for what is left; turned over, they would come first.
+        while orientation != 1 and (height % scale or width % scale):
+            scale //= 2
+        if scale == 1:
+            return None, 1
+        picture.draft(None, (width // scale, height // scale))
+    return whole, scale
 
 
 def header_size(path: Path, *, frame: Any = None, **_: Any) -> tuple[int, int, int] | None:

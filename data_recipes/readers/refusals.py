@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.model.visual import Unit
+from medvlm.model.visual import Unit, all_finite
 
 _DECODER_ERRORS: tuple[type[Exception], ...] = (
     OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError,
@@ -63,9 +63,8 @@ def _refusal(error: BaseException, path: Path, expected: str, mend: str, quote: 
 
 def require_finite(array: np.ndarray, path: Path, what: str) -> None:
     """Raise BadSample, with the count, when ``array`` holds NaN or infinite values."""
-    finite = np.isfinite(array)
-    if not finite.all():
-        count = int(array.size - np.count_nonzero(finite))
+    if not all_finite(array):
+        count = int(array.size - np.count_nonzero(np.isfinite(array)))
         raise BadSample(
             f"{count} of {array.size} {what} are NaN or infinite; finite numbers are expected",
             where=str(path),
