@@ -1,0 +1,1 @@
+"""Checks of a data set before it is trained on: leaks, copies, names, sides, empty answers, licences, files, ..."""
