@@ -8,7 +8,8 @@ dates were shifted (CheXpert Plus). Nothing here removes identifiers: see docs/r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from medvlm.data_recipes.errors import BadSample
@@ -80,49 +81,62 @@ class Cleaned:
     dropped: tuple[str, ...] = ()
 
 
-def apply_policy(text: str, policy: Policy, *, where: str) -> Cleaned:
+def apply_policy(text: str, policy: Policy, *, where: str, empty_ok: bool = False) -> Cleaned:
     """``text`` under ``policy``, as to marks of de-identification.
+
+    Args:
+        empty_ok: the text is "" when no sentence is left, instead of a BadSample.
 
     Raises:
         BadSample: the policy is to refuse and there is a mark, or no sentence is left.
         ValueError: an unknown policy.
     """
-    check_policy(policy)
     found = blanks(text)
-    if not found or policy == "keep":
-        return Cleaned(text=text, blanks=found)
+    refusal = BadSample(
+        f"the text holds {len(found)} marks of de-identification, the first is {found[0].kind if found else 'none'}",
+        where=where,
+        mend="leave the report out, or choose the policy drop_sentence or keep",
+    )
+    places = tuple((blank.start, blank.end) for blank in found)
+    return replace(drop_places(text, places, policy, refusal, empty_ok=empty_ok), blanks=found)
+
+
+def drop_places(
+    text: str, places: Sequence[tuple[int, int]], policy: Policy, refusal: BadSample, *, empty_ok: bool
+) -> Cleaned:
+    """``text`` under ``policy``, as to the sentences in which ``places`` (start, end) lie.
+
+    Raises:
+        BadSample: ``refusal``, when the policy is to refuse and there is a place; or no sentence is left.
+        ValueError: an unknown policy.
+    """
+    if policy not in get_args(Policy):
+        raise ValueError(f"policy is {policy!r}; use one of {', '.join(get_args(Policy))}")
+    if not places or policy == "keep":
+        return Cleaned(text=text)
     if policy == "refuse":
-        raise BadSample(
-            f"the text holds {len(found)} marks of de-identification, the first is {found[0].kind}",
-            where=where,
-            mend="leave the report out, or choose the policy drop_sentence or keep",
-        )
-    unwanted = tuple(s for s in sentences(text) if any(b.start < s.end and s.start < b.end for b in found))
-    return Cleaned(
-        text=left_over(without(text, unwanted), where), blanks=found, dropped=tuple(s.text for s in unwanted)
+        raise refusal
+    unwanted = tuple(s for s in sentences(text) if any(start < s.end and s.start < end for start, end in places))
+    left = without(text, unwanted)
+    if not _says_something(left):
+        if not empty_ok:
+            raise nothing_left(refusal.where)
+        left = ""
+    return Cleaned(text=left, dropped=tuple(s.text for s in unwanted))
+
+
+def nothing_left(where: str) -> BadSample:
+    """The refusal of a text of which a policy dropped every sentence."""
+    return BadSample(
+        "no sentence of the text is left", where=where, mend="leave the report out, or choose the policy keep"
     )
 
 
-def check_policy(policy: str) -> None:
-    """Raises ValueError when ``policy`` is no Policy."""
-    if policy not in get_args(Policy):
-        raise ValueError(f"policy is {policy!r}; use one of {', '.join(get_args(Policy))}")
-
-
-def left_over(text: str, where: str) -> str:
-    """``text``, when sentences of it are left.
-
-    Raises:
-        BadSample: nothing but list numbers and headers is left.
-    """
-    words = text
+def _says_something(text: str) -> bool:
+    """Whether anything but list numbers and headers is there."""
     for header in reversed(list(headers(text))):
-        words = words[: header.start] + words[header.end :]
-    if not re.search(r"[^\W\d_]", words):
-        raise BadSample(
-            "no sentence of the text is left", where=where, mend="leave the report out, or choose the policy keep"
-        )
-    return text
+        text = text[: header.start] + text[header.end :]
+    return re.search(r"[^\W\d_]", text) is not None
 
 
 # --- white space and hyphens ---------------------------------------------------------------------------------------
@@ -157,7 +171,7 @@ def repair(text: str, *, unwrap: bool = True) -> Repaired:
     Args:
         unwrap: a line that continues a paragraph is joined to it; list items and headers keep their line.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub(r"\r\n?|<br ?/?>", "\n", text, flags=re.IGNORECASE)
     text = re.sub("\u00ad[ \\t]*\\n[ \\t]*|[\u00ad\u200b\u2060\ufeff]", "", text)
     text = re.sub("[\u00a0\u2007\u202f\u2009\t]", " ", text)
     joined: list[str] = []

@@ -61,7 +61,8 @@ def remove_page_furniture(text: str) -> Unpaged:
     A line goes when it numbers a page, begins with words that exports write ("Printed by", "Accession number:"), or
     lies at the edge of a page (DEPTH lines) and is the same, page numbers aside, at the same edge of at least half of
     the pages and at least two, as are all lines between it and the edge. Lines with a measurement stay, and so does a
-    section header; one with its text behind it ("EXAM: CT CHEST") stays where it stands first.
+    section header; one with its text behind it ("EXAM: CT CHEST") stays where it stands first. Of a page that would be
+    empty no line goes for its repetition.
     """
     pages = _pages(text)
     counts = tuple(
@@ -116,6 +117,9 @@ def _reasons(page: list[str], counts: tuple[Counter[str], ...], least: int, firs
                 break
             if header is None or not first:
                 why[place] = f"repeated on {times} pages"
+    if all(place in why for place, line in enumerate(page) if line.strip()):
+        # The page is a copy of another, or holds nothing else: repetition cannot tell header from body.
+        why = {place: reason for place, reason in why.items() if not reason.startswith("repeated")}
     return dict(sorted(why.items()))
 
 

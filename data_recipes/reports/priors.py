@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.reports.cleaning import Cleaned, Policy, check_policy, left_over
-from medvlm.data_recipes.reports.sentences import sentences, without
+from medvlm.data_recipes.reports.cleaning import Cleaned, Policy, drop_places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,18 +157,25 @@ _STUDY = (
     r"|films?|x-?\s?rays?|images?|imaging"
     r"|cts?|ct scans?|scans?|mris?|mammograms?|ultrasounds?|sonograms?|views?|reports?)"
 )
+_PAST = (
+    r"(?:[\w-]+ ){0,2}(?:\w*(?:ectomy|otomy|plasty|scopy|graft|fusion)|surger\w+|granulomatous|infection|trauma|cabg)"
+)
+"""What was once done or suffered, and is no image: "changes from prior cholecystectomy"."""
+
 _PRIOR: dict[str, str] = {
     "en": rf"compar(?:ed|ison)\s+(?:to|with)|in comparison|comparison(?! *:? *none)(?=\W+(?:is|was|made|{_STUDY}))"
-    r"|unchanged|no (?:significant |appreciable |relevant )*(?:interval )?change"
+    r"|comparison:?(?= (?:X{3,}|_{2,}|\d))|unchanged|no change"
+    r"|no (?:significant |appreciable |relevant )*interval change"
+    r"|(?:no|without) (?:significant|appreciable|relevant) change|remains?(?! of)"
     r"|(?<!qt )(?<!pr )(?<!time )interval(?!s)"
     r"|in the interim|again (?:seen|noted|demonstrated|identified|visualized|appreciated)|redemonstrat\w+"
     rf"|(?:prior|previous|preceding|earlier|most recent|last) {_STUDY}"
-    r"|(?:from|since|than|on|to) (?:the )?(?:prior|previous)\b"
+    rf"|(?:from|since|than|on|to) (?:the )?(?:prior|previous)\b(?! {_PAST})"
     r"|previously (?:seen|noted|described|identified|demonstrated|visualized|reported)"
     r"|(?<!hemodynamically )(?<!clinically )\bstable\b|persist(?:s|ent|ently|ing)|has (?:been removed|resolved|cleared)"
     r"|(?:has|have) (?:slightly |mildly |markedly |significantly |not |minimally |substantially )*"
     r"(?:changed|improved|worsened|increased|decreased|progressed|developed|enlarged|resolved|cleared|been removed)"
-    r"|(?:improv|worsen|resolv|progress)(?:ed|ing)|new(?:ly)?(?! york| england| zealand)"
+    r"|(?:improv|worsen|resolv|progress)(?:ed|ing)|(?:increas|decreas|enlarg)ing|new(?:ly)?(?! york| england| zealand)"
     r"|since (?:the )?(?:last|\w+ (?:exam|study|radiograph|film))|interim|as before|follow-?up of (?:known|the)",
     "de": r"im vergleich|verglichen mit|unver[aä]ndert\w*|voraufnahmen?|voruntersuchung\w*|im verlauf"
     r"|vorbestehend\w*|vorbekannt\w*|neu aufgetreten\w*|gegenüber der vor\w+|r[uü]ckl[aä]ufig\w*",
@@ -203,21 +209,20 @@ def speaks_of_prior(text: str) -> tuple[Mention, ...]:
     )
 
 
-def without_prior(text: str, policy: Policy, *, where: str) -> Cleaned:
+def without_prior(text: str, policy: Policy, *, where: str, empty_ok: bool = False) -> Cleaned:
     """``text`` under ``policy``, as to sentences that speak of a prior; ``Cleaned.blanks`` is empty.
+
+    Args:
+        empty_ok: the text is "" when no sentence is left, instead of a BadSample.
 
     Raises:
         BadSample: the policy is to refuse and there is one, or no sentence is left.
+        ValueError: an unknown policy.
     """
-    check_policy(policy)
     found = speaks_of_prior(text)
-    if not found or policy == "keep":
-        return Cleaned(text=text)
-    if policy == "refuse":
-        raise BadSample(
-            f"the text speaks of an earlier image ({found[0].words!r}) and none is shown",
-            where=where,
-            mend="show the prior study, leave the report out, or choose the policy drop_sentence or keep",
-        )
-    unwanted = tuple(s for s in sentences(text) if any(m.start < s.end and s.start < m.end for m in found))
-    return Cleaned(text=left_over(without(text, unwanted), where), dropped=tuple(s.text for s in unwanted))
+    refusal = BadSample(
+        f"the text speaks of an earlier image ({found[0].words if found else ''!r}) and none is shown",
+        where=where,
+        mend="show the prior study, leave the report out, or choose the policy drop_sentence or keep",
+    )
+    return drop_places(text, tuple((m.start, m.end) for m in found), policy, refusal, empty_ok=empty_ok)

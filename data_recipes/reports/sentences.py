@@ -12,7 +12,7 @@ _SHORT = {
 }  # fmt: skip
 """Words that a full stop follows inside a sentence. "no." ends a sentence unless a number follows."""
 
-_END = re.compile(r"[.!?]+[)\]\"']*(?=\s|$)|\n[ \t]*\n")
+_END = re.compile(r"[.!?]+[)\]\"']*(?=\s|$)|(?<=[a-z]{3})\.(?=[A-Z][a-z])|\n[ \t]*\n")
 _ITEM = re.compile(r"\n(?=[ \t]*(?:\d{1,2}[.)]|[-*•])[ \t]+\S)")
 _LABEL = re.compile(r"^\s*(?:\(?\d{1,2}|[A-Za-z]|[ivxIVX]{1,4})$")
 
@@ -64,7 +64,7 @@ def _ends(text: str, match: re.Match[str]) -> bool:
     after = text[match.end() :].lstrip()
     if not match.group().startswith("."):
         return True
-    if _LABEL.match(line) or re.search(r"(?:^|[.:;]\s+)\(?\d{1,2}$", line):
+    if _LABEL.match(line) or re.search(r"(?:^|[.:;?!]\s+)\(?\d{1,2}$", line):
         return False  # "1. ...": the number of a list item
     word = re.split(r"[\s(]", line)[-1].lower()
     if word in ("no", "nos"):

@@ -81,7 +81,7 @@ def sequence_name(description: str) -> str | None:
     words = re.sub(r"[_/-]+", " ", description.lower())
 
     def says(pattern: str) -> bool:
-        return re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z*])", words) is not None
+        return re.search(rf"(?<![a-z0-9])(?:{pattern})(?![a-z0-9*])", words) is not None
 
     if says("t1w?"):
         # Before FLAIR: "T1 FLAIR" is a T1-weighted sequence.

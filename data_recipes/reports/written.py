@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.reports.cleaning import Policy, apply_policy, blanks, repair
+from medvlm.data_recipes.reports.cleaning import Policy, apply_policy, blanks, nothing_left, repair
 from medvlm.data_recipes.reports.priors import without_prior
 from medvlm.data_recipes.reports.sections import Report
 
@@ -58,23 +58,17 @@ def answer_of(
             mend="leave the report out, or write the headers FINDINGS: and IMPRESSION:",
         )
     lines, names, dropped = [], [], 0
-    empty: BadSample | None = None
     for name, text in found:
-        try:
-            cleaned = apply_policy(repair(text).text, marks, where=where)
+        cleaned = apply_policy(repair(text).text, marks, where=where, empty_ok=True)
+        dropped += len(cleaned.dropped)
+        if not prior_shown:
+            cleaned = without_prior(cleaned.text, unseen_prior, where=where, empty_ok=True)
             dropped += len(cleaned.dropped)
-            if not prior_shown:
-                cleaned = without_prior(cleaned.text, unseen_prior, where=where)
-                dropped += len(cleaned.dropped)
-        except BadSample as bad:
-            if "refuse" in (marks, unseen_prior):
-                raise
-            empty = bad  # Every sentence of this section is dropped; another section may have some left.
-            continue
-        names.append(name)
-        lines.append(cleaned.text if name == "last paragraph" else f"{name.capitalize()}: {cleaned.text}")
-    if empty is not None and not lines:
-        raise empty
+        if cleaned.text:
+            names.append(name)
+            lines.append(cleaned.text if name == "last paragraph" else f"{name.capitalize()}: {cleaned.text}")
+    if not lines:
+        raise nothing_left(where)
     text = "\n".join(lines)
     return Written(
         text=text,
