@@ -22,15 +22,15 @@ _UNKNOWN = -1
 class Lengths:
     """Cost of every sample of a training set, or why it cannot be used.
 
-    Measuring happens in windows (see PackPlan), never for a whole set before the first step. What was measured lies in a
-    file of 20 bytes a sample, mapped into memory by all ranks of a machine: each begins with another part of a window and
-    passes over what others have written meanwhile, so that work is shared without a word between them.
+    Measuring happens in windows (see PackPlan), never for a whole set before the first step. What was measured lies in
+    a file of 20 bytes a sample, mapped into memory by all ranks of a machine: each begins with another part of a window
+    and passes over what others have written meanwhile, so that work is shared without a word between them.
 
     Args:
         rows: the samples.
         measure: cost of one sample; raises BadSample.
-        accept: called with a sample and its number before it is measured; raises BadSample when this stage must not train
-            on it.
+        accept: called with a sample and its number before it is measured; raises BadSample when this stage must not
+            train on it.
         fits: refuses costs over the budgets of a pack; raises BadSample.
         folder: where the file lies; None keeps the numbers in memory.
         settings: whatever changes a cost: settings of the processor, tokenizer.

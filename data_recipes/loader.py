@@ -67,10 +67,10 @@ class PackReader:
         batch.check(visual_token_id=self.renderer.processor.visual_token_id)
         if len(batch.tokens) > self.tokens_per_pack or len(batch.patches) > self.patches_per_pack:
             raise RuntimeError(
-                f"the pack of samples {batch.sample_ids} has {len(batch.tokens)} tokens and {len(batch.patches)} patches, "
-                f"over the {self.tokens_per_pack} and {self.patches_per_pack} that it was planned for: a file has changed "
-                "since it was measured, or its header says another size than its pixels have; remove the folder lengths/ "
-                "of the run and start again"
+                f"the pack of samples {batch.sample_ids} has {len(batch.tokens)} tokens and {len(batch.patches)} "
+                f"patches, over the {self.tokens_per_pack} and {self.patches_per_pack} that it was planned for: a file "
+                "has changed since it was measured, or its header says another size than its pixels have; remove the "
+                "folder lengths/ of the run and start again"
             )
         return batch, failed
 
@@ -87,9 +87,9 @@ class PackReader:
 class Loader:
     """Gives each rank the packs of each step; reads ahead while the model computes.
 
-    A step takes the next world_size * packs_per_step packs of the plan, dealt to ranks in turn, so that any world size with
-    the same product sees the same packs in a step, and a training that goes on with another number of processes sees each
-    sample as often as it would have.
+    A step takes the next world_size * packs_per_step packs of the plan, dealt to ranks in turn, so that any world size
+    with the same product sees the same packs in a step, and a training that goes on with another number of processes
+    sees each sample as often as it would have.
 
     Args:
         rows: the samples that the plan counts.
@@ -193,7 +193,7 @@ class Loader:
     def _pool(self) -> Executor | nullcontext[None]:
         if not self.workers:
             return nullcontext()
-        # forkserver: a fork of this process, which runs threads, can hang; the server imports torch once for all workers.
+        # A fork of this process, which runs threads, can hang; a fork server imports torch once for all workers.
         context = get_context("forkserver")
         context.set_forkserver_preload(["medvlm.data_recipes.loader"])
         return ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start, initargs=(self.reader,))

@@ -18,8 +18,8 @@ class Mixture:
         sizes: samples of each source.
         weights: relative shares.
         seed: of the whole order.
-        temperature: None: shares follow the weights alone. A number T: weights are multiplied by size ** (1 / T), so that
-            1 draws in proportion to size and larger numbers flatten towards the weights (Arivazhagan et al. 2019,
+        temperature: None: shares follow the weights alone. A number T: weights are multiplied by size ** (1 / T), so
+            that 1 draws in proportion to size and larger numbers flatten towards the weights (Arivazhagan et al. 2019,
             arXiv:1907.05019, section 4.2).
     """
 

@@ -39,8 +39,9 @@ class Position:
 class PackPlan:
     """A pure function of mixture, lengths and budgets: packs ``position``, and after it.
 
-    A round of the mixture is cut into windows of ``window`` samples. Each is packed for itself and its packs are shuffled,
-    so that full and short packs mix. To start anywhere, one window is measured and packed, whatever came before it.
+    A round of the mixture is cut into windows of ``window`` samples. Each is packed for itself and its packs are
+    shuffled, so that full and short packs mix. To start anywhere, one window is measured and packed, whatever came
+    before it.
 
     Args:
         mixture: order of the samples.

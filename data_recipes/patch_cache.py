@@ -16,8 +16,8 @@ _KEPT_AFTER_EVICTION = 0.9
 class PatchCache:
     """A folder of decoded and resampled visuals that several processes use at once.
 
-    An entry may be lost but is never half seen: it is written under another name and renamed. When the folder grows over
-    its limit, what was not used for longest goes first.
+    An entry may be lost but is never half seen: it is written under another name and renamed. When the folder grows
+    over its limit, what was not used for longest goes first.
 
     Args:
         folder: made when it is not there.

@@ -56,8 +56,8 @@ class Renderer:
         """Every conversation that ``sample`` trains on: one, or chosen and rejected.
 
         Args:
-            shown: visuals of the pack so far, by key; those of this sample are added. A visual that is in it is the same
-                object, so that it is encoded once, whatever the memory of this renderer has let go.
+            shown: visuals of the pack so far, by key; those of this sample are added. A visual that is in it is the
+                same object, so that it is encoded once, whatever the memory of this renderer has let go.
 
         Raises:
             BadSample: a visual cannot be read or cut; names the sample.

@@ -258,9 +258,9 @@ class Stage:
         lora: adapters, beside or instead of full training of other components.
         temperature: None: the weights of the mixture are its shares. A number T multiplies them by size ** (1 / T): 1
             draws in proportion to size, larger numbers flatten.
-        steps: optimizer steps; or ``epochs``: passes over the mixture; or ``tokens``: of the decoder, over all processes,
-            whole steps that do not exceed them by more than a pack. Exactly one. Steps start at once; for the others
-            every sample is measured first.
+        steps: optimizer steps; or ``epochs``: passes over the mixture; or ``tokens``: of the decoder, over all
+            processes, to the next whole step. Exactly one. Steps start at once; for the others every sample that will
+            be seen is measured first.
         packs_per_step: packs that each process accumulates for one optimizer step.
         processor: settings of the processor that change from this stage on, such as ``max_patches``: a resolution
             ladder over the same files. The checkpoint of the stage keeps them.

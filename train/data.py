@@ -61,7 +61,7 @@ class StageData:
                 break
             tokens += sum(length.tokens for length in self.plan.lengths.of(members).values())
             packs += 1
-        return max(1, packs // per_step)
+        return max(1, -(-packs // per_step))  # to the next whole step
 
     def _members(self) -> Iterator[list[int]]:
         for _, members in self.plan.packs(Position()):
@@ -82,8 +82,8 @@ def prepare_data(
 ) -> StageData:
     """Index the manifests of ``stage``; samples are measured window by window when the plan comes to them.
 
-    A preference stage takes only samples with a preference, and the others only samples without one; what cannot be used
-    is quarantined when it is met.
+    A preference stage takes only samples with a preference, and the others only samples without one; what cannot be
+    used is quarantined when it is met.
 
     Args:
         lengths_folder: where measured lengths are kept, for all ranks of a machine and for the next start.
@@ -145,10 +145,8 @@ class _Seen:
         refused = [i for i in distinct.tolist() if i in self.lengths.refused and i not in self._noted]
         self._noted.update(refused)
         ends = np.cumsum([len(source) for source in self.rows.sources])
-        for source, count in zip(
-            *np.unique(np.searchsorted(ends, distinct, side="right"), return_counts=True), strict=True
-        ):
-            self._met[int(source)] += int(count)
+        counts = np.bincount(np.searchsorted(ends, distinct, side="right"), minlength=len(ends))
+        self._met.update(dict(enumerate(counts.tolist())))
         for index in refused:
             self._refused[self.rows.place(index)[0]] += 1
         bad = [self.lengths.refused[index] for index in refused]

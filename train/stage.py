@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
         stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
         lengths_folder=lengths_folder(curriculum), quarantine_path=folder / "quarantine.jsonl", progress=say.preparing,
     )  # fmt: skip
-    say(f"{len(data.rows):,} samples in {len(stage.mixture)} sources")
+    say(f"{len(data.rows):,} rows in {', '.join(source.manifest for source in stage.mixture)}")
     check_same_on_all_ranks("data", data.fingerprint(), ranks.device)
     groups = parameter_groups(
         model.named_parameters(),
@@ -145,7 +145,7 @@ class Narrator:
 
     stage: str
     rank: int
-    _said: float = 0.0
+    _said: float = field(default_factory=time.monotonic)
 
     def __call__(self, text: str) -> None:
         if self.rank == 0:

@@ -160,6 +160,25 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(trained, phanto
     assert sha256(trained / file) != sha256(tmp_path / "other" / file)
 
 
+def test_worker_processes_and_a_cache_with_a_limit_give_the_same_bytes(trained, phantoms, tmp_path):
+    config = write_config(tmp_path / "workers.yaml", phantoms)
+    overrides = ["data.workers=2", "data.cache=true", "data.cache_gib=0.0006"]
+    assert run.main([config, "--stage", "align", *overrides]) == 0
+    file = Path("stages") / "01-align" / "checkpoint" / "model.safetensors"
+    assert sha256(tmp_path / "workers" / file) == sha256(trained / file)
+    cached = list((tmp_path / "workers" / "cache").glob("*.npz"))
+    assert cached and sum(path.stat().st_size for path in cached) <= 0.0006 * 2**30
+
+
+def test_a_stage_of_so_many_tokens_takes_the_steps_that_hold_them(phantoms, tmp_path):
+    old, new = "    steps: 2\n  - name: instruct-2d\n", "    tokens: 3000\n  - name: instruct-2d\n"
+    assert run.main([write_config(tmp_path / "tokens.yaml", phantoms, old, new), "--stage", "align"]) == 0
+    folder = tmp_path / "tokens" / "stages" / "01-align"
+    tokens = [json.loads(line)["tokens"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert sum(tokens[:-1]) < 3000 <= sum(tokens)
+    assert json.loads((folder / "done.json").read_text())["steps"] == len(tokens) > 2
+
+
 def test_killed_and_resumed_is_uninterrupted_to_the_bit(trained, phantoms, tmp_path):
     config = write_config(tmp_path / "killed.yaml", phantoms)
     assert run.main([config, "--stage", "align"]) == 0
