@@ -1,4 +1,4 @@
-"""The table of datasets in docs/data.md, made from the recipes: ``--write docs/data.md`` replaces it there."""
+"""Documents made from the recipes: ``--write docs/data.md`` its table, ``--pages docs/datasets`` a page for each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.recipes import RECIPES
+from medvlm.scripts.dataset_pages import write_pages
 
 BEGIN, END = "<!-- recipes:begin -->", "<!-- recipes:end -->"
 
@@ -16,7 +17,13 @@ def recipe_table() -> str:
     """A row of Markdown for each recipe: name, version, licence, where to get it, what to cite."""
     rows = ["| dataset | version | licence | access | cite |", "|---|---|---|---|---|"]
     for recipe in RECIPES:
-        cells = (f"`{recipe.name}`", recipe.version, recipe.licence, f"<{recipe.url}>", recipe.citation)
+        cells = (
+            f"[`{recipe.name}`](datasets/{recipe.name}.md)",
+            recipe.version,
+            recipe.licence,
+            f"<{recipe.url}>",
+            recipe.citation,
+        )
         rows.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(rows)
 
@@ -37,12 +44,16 @@ def with_table(page: str, table: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m medvlm.scripts.recipe_table", description=__doc__)
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the table in this page; else print it")
+    parser.add_argument("--pages", type=Path, metavar="FOLDER", help="write a page for each recipe into this folder")
     options = parser.parse_args(arguments)
-    if options.write is None:
+    if options.write is None and options.pages is None:
         print(recipe_table())
         return 0
     try:
-        write_atomic(options.write, with_table(options.write.read_text(encoding="utf-8"), recipe_table()))
+        if options.write is not None:
+            write_atomic(options.write, with_table(options.write.read_text(encoding="utf-8"), recipe_table()))
+        if options.pages is not None:
+            write_pages(options.pages)
     except (OSError, ValueError) as error:
         print(f"recipe_table: {error}", file=sys.stderr)
         return 2

@@ -17,12 +17,14 @@ import pytest
 from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_archive, numpy_array, picture
 from medvlm.data_recipes.sample import from_json
 from medvlm.scripts.cli import COMMANDS
+from medvlm.scripts.dataset_pages import MADE, pages
 from medvlm.scripts.recipe_table import BEGIN, END, recipe_table, with_table
+from medvlm.scripts.recipe_table import main as recipe_table_main
 from medvlm.train import config
 from medvlm.train.config import load_curriculum
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "datasets").glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:^|`|\s)medvlm ([a-z][\w-]*(?: (?:phantoms|walk)\b)?)")
@@ -147,6 +149,22 @@ def test_every_field_of_a_curriculum_is_described():
 def test_the_table_of_datasets_is_that_of_the_recipes():
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     assert with_table(page, recipe_table()) == page, "run python -m medvlm.scripts.recipe_table --write docs/data.md"
+
+
+def test_the_pages_of_datasets_are_those_of_the_recipes():
+    folder = ROOT / "docs" / "datasets"
+    committed = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    assert committed == pages(), "run python -m medvlm.scripts.recipe_table --pages docs/datasets"
+
+
+def test_pages_are_written_whole_and_stale_ones_go(tmp_path):
+    (tmp_path / "gone.md").write_text(f"# gone\n\n{MADE}\n")
+    (tmp_path / "mine.md").write_text("# written by hand\n")
+    assert recipe_table_main(["--pages", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.md", *pages()}
+    page = (tmp_path / "ct-rate.md").read_text()
+    for part in ("CC BY-NC-SA 4.0", "huggingface.co", "arXiv:2403.17834", "train_fixed", "medvlm data walk FOLDER"):
+        assert part in page
 
 
 def test_a_stale_table_is_seen():

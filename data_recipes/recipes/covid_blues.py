@@ -149,4 +149,18 @@ RECIPE = Recipe(
     owned=(SEVERITY, CLINICAL, "variable_explanations.csv", f"{CLIPS}/**/*"),
     matches=lambda folder: (folder / SEVERITY).is_file() and (folder / CLIPS).is_dir(),
     build=_build,
+    about=(
+        "Bedside lung ultrasound clips of patients with suspected COVID-19, with a severity score, A-lines, B-lines "
+        "and free comments per clip."
+    ),
+    layout=("FOLDER/\n  lus_videos/\n    patient_<id>_<side><position>.mp4\n  severity.csv\n  clinical_variables.csv"),
+    questions=(
+        "closed: severity from 0 to 3, A-lines, B-lines",
+        "open: the comment on the clip",
+    ),
+    faults=(
+        "Clinical variables use -99 and -96 for what is not known; they are left out.",
+        "Only part of the clips has comments.",
+    ),
+    measured="A public subset of 30 clips of 5 patients: 93 samples (75 training, 18 test), none refused.",
 )

@@ -111,4 +111,25 @@ RECIPE = Recipe(
     owned=("metadata.csv", "images/**/*", "annotations/**/*", "volumes/**/*"),
     matches=_matches,
     build=_build,
+    about=(
+        "Radiographs and some CT slices of patients with COVID-19 and other pneumonias, collected from publications, "
+        "with notes about the case."
+    ),
+    layout=("FOLDER/\n  metadata.csv\n  images/"),
+    questions=(
+        "report: the clinical note of the case",
+        "open: the view",
+        "open: the finding, where the authors name one",
+    ),
+    faults=(
+        "Each picture has a licence of its own; one without a licence is refused.",
+        'Findings are "todo" in many rows; these are not asked.',
+        "A few pictures are listed twice; the second row is refused.",
+        "Notes describe the case and its course: they are no signed reports, and one note may stand for several "
+        "pictures.",
+    ),
+    measured=(
+        "A public subset of 97 pictures: 255 samples (205 training, 50 test), 3 rows refused because their picture "
+        "is listed already."
+    ),
 )

@@ -232,6 +232,7 @@ RECIPE = Recipe(
         "Several reconstructions of a scan share one report: they have one `study_id`, and scores should be summed up "
         "by patient.",
         "There is no third split; valid is the test split here. Keep some patients of train for validation yourself.",
-        "3D-RAD asks about volumes of CT-RATE; patients are named alike in both recipes.",
+        "3D-RAD asks about volumes of CT-RATE under names of its own (test_*): do not train on one and test on the "
+        "other.",
     ),
 )  # fmt: skip

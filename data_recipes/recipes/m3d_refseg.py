@@ -129,4 +129,17 @@ RECIPE = Recipe(
     owned=("M3D_RefSeg*.csv", "M3D_RefSeg/**/*"),
     matches=_matches,
     build=_build,
+    about="CT volumes of TotalSegmentator with regions that doctors described, as boxes.",
+    layout=(
+        "FOLDER/\n  M3D_RefSeg_train.csv\n  M3D_RefSeg_test.csv\n  M3D_RefSeg/<case>/ct.nii.gz, mask.nii.gz, text.json"
+    ),
+    questions=(
+        "box: where the described region is",
+        "open: what is in a box",
+    ),
+    faults=(
+        "The questions of the tables ask for masks and are not used.",
+        "A case that any row of the test table names is a test case as a whole.",
+        "A region of several parts has one box around all.",
+    ),
 )

@@ -104,4 +104,30 @@ RECIPE = Recipe(
     owned=(*(f"{place}/*.xml" for place in REPORTS), f"{PICTURES}/**/*"),
     matches=lambda folder: _reports(folder) is not None,
     build=_build,
+    about=(
+        "Reports of chest radiographs of Indiana University (IU X-Ray), de-identified, with their frontal and "
+        "lateral pictures. Without the pictures the task is text alone: write the impression for these findings."
+    ),
+    layout=(
+        "FOLDER/\n"
+        "  NLMCXR_reports/ecgen-radiology/<N>.xml    or ecgen-radiology/ alone\n"
+        "  NLMCXR_png/<image>.png                    optional"
+    ),
+    questions=(
+        "report: findings and impression from all pictures of the study and the indication",
+        "report: the impression from the findings, when the pictures are not there",
+    ),
+    faults=(
+        '"XXXX" marks what was removed to protect patients, often more than that; such samples say `deidentified`.',
+        "Some reports have no findings or no impression. Without pictures they are refused; with pictures the "
+        "section that is there is the answer.",
+        "Some reports name no picture; with pictures in the folder they are refused.",
+        "The collection names no patients: each report counts as one. There is no official split; ours sends one in "
+        "five to test.",
+    ),
+    measured=(
+        "A public subset of 300 reports without pictures: 254 samples (199 training, 55 test), 46 refused because "
+        "FINDINGS is empty. The same reports with stand-in pictures: 292 samples, 8 refused because they name no "
+        "radiograph."
+    ),
 )

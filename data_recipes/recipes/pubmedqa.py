@@ -93,4 +93,20 @@ RECIPE = Recipe(
     owned=(TABLE, TRUTH, f"data/{TABLE}", f"data/{TRUTH}"),
     matches=lambda folder: _data(folder) is not None,
     build=_build,
+    about=(
+        "Research questions from titles of PubMed articles, answered yes, no or maybe from the abstract (text only; "
+        "the 1,000 labelled questions)."
+    ),
+    layout=(
+        "FOLDER/\n  data/ori_pqal.json             or both files in the folder itself\n  data/test_ground_truth.json"
+    ),
+    questions=(
+        "closed: yes, no or maybe",
+        "open: the authors' conclusion from the abstract",
+    ),
+    faults=(
+        "Training and test rows stand in one file; only test_ground_truth.json tells them apart, so nothing is built "
+        "without it.",
+    ),
+    measured="A public subset of 300 questions: 600 samples (400 training, 200 test), none refused.",
 )

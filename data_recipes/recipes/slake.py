@@ -71,4 +71,24 @@ RECIPE = Recipe(
     owned=(*FILES, "imgs/**/*", "KG/**/*"),
     matches=_matches,
     build=_build,
+    about=(
+        "Questions in English and Chinese about CT, MR and X-ray slices, some of which need knowledge beyond the "
+        "picture, in the authors' three splits."
+    ),
+    layout=("Slake1.0/\n  train.json, validate.json, test.json\n  imgs/xmlab<N>/source.jpg"),
+    questions=(
+        "closed: yes/no questions",
+        "open: everything else, also official closed questions with another answer (left, CT, Chinese words), which "
+        "keep `official_closed`",
+    ),
+    faults=(
+        "`answer_type` CLOSED does not mean yes or no.",
+        "Masks and knowledge graph of the archive are not used.",
+        "The split is by picture; pictures of one patient cannot be told.",
+    ),
+    measured=(
+        "A public subset of 389 rows about 30 pictures, without the pictures: all 389 refused by the name of the "
+        "missing picture. The same rows with stand-in pictures: 389 samples (210 training, 92 validation, 87 test), "
+        "none refused, no picture in two splits."
+    ),
 )

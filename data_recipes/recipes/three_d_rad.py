@@ -114,4 +114,27 @@ RECIPE = Recipe(
     owned=("**/Task[1-6]_*/*.csv", *(f"**/{part}_[0-9]*_[a-z]*_[0-9]*.nii.gz" for part in ("train", "valid", "test"))),
     matches=lambda folder: _root(folder) is not None,
     build=_build,
+    about=(
+        "Open, yes/no and multiple choice questions about chest CT volumes of CT-RATE in six tasks: observations, "
+        "measurements, presence, and change over time."
+    ),
+    layout=(
+        "FOLDER/\n"
+        "  3DRAD/{train,test}/Task<N>_<name>/<subtask>.csv\n"
+        "  <volume>.nii.gz                                   anywhere below the folder"
+    ),
+    questions=(
+        "open: observations and measurements",
+        "closed: yes/no questions about presence",
+        "choice: questions about change, lettered",
+    ),
+    faults=(
+        "The volumes are CT-RATE's and are downloaded there.",
+        "A row whose letter does not point at its answer is refused.",
+        "Questions about change over time name one volume; the earlier one is not shown.",
+    ),
+    measured=(
+        "A public subset of 394 test rows without volumes: all 394 refused by the name of the missing volume. With "
+        "stand-in files: 394 samples of 156 patients (240 open, 120 closed, 34 choice), none refused."
+    ),
 )

@@ -93,4 +93,26 @@ RECIPE = Recipe(
     owned=(TABLE, f"{IMAGES}/**/*"),
     matches=lambda folder: (folder / TABLE).is_file(),
     build=_build,
+    about=(
+        "Questions that clinicians asked about radiographs, CT and MR slices of MedPix, with the official test rows. "
+        "The most used benchmark of radiology question answering."
+    ),
+    layout=("FOLDER/\n  VQA_RAD Dataset Public.json\n  VQA_RAD Image Folder/\n    synpic<N>.jpg"),
+    questions=(
+        "closed: yes/no questions",
+        "open: everything else, also official closed questions whose answer is neither yes nor no (they keep "
+        "`official_closed`)",
+    ),
+    faults=(
+        "The authors put questions about the same picture into training and test. The split is kept, because every "
+        "published score uses it; samples say `official_split`.",
+        '`answer_type` is "CLOSED " with a space in some rows, and answers are numbers in others; both are read.',
+        "`question_type` has typing errors (PRSE, ATRIB); they are read as meant.",
+        "Of the official closed rows about one in ten is no yes/no question.",
+    ),
+    measured=(
+        "A public subset of 1,105 rows with their 157 pictures: 1,105 samples (869 training, 236 test), none "
+        "refused; 616 official closed rows, of which 60 are asked as open questions; 107 of 157 pictures are in both "
+        "splits."
+    ),
 )
