@@ -26,9 +26,10 @@ from rich.table import Table
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import write_atomic, write_manifest
-from medvlm.data_recipes.rule_pairs import rule_pairs
+from medvlm.data_recipes.pairs.rules import rule_pairs
 from medvlm.data_recipes.sample import Question, Sample
 from medvlm.data_recipes.stratify import dimension, spread
+from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.data_recipes.walk import UNSTATED, WalkResult, walk_folder, write_walk
 from medvlm.eval.found import Found, describe_found
 from medvlm.eval.models import CheckpointModel
@@ -38,7 +39,6 @@ from medvlm.train.config import Curriculum, Stage, load_curriculum
 from medvlm.train.distributed import connect, disconnect
 from medvlm.train.run import run_curriculum
 from medvlm.train.stage import stage_folder
-from medvlm.data_recipes.typed_yaml import BadConfig
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "try_folder.yaml"
 TEXT_MANIFEST = "train_text.jsonl"
