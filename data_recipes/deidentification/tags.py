@@ -21,9 +21,9 @@ from medvlm.data_recipes.deidentification.text import find_identifiers
 from medvlm.data_recipes.readers.dicom_header import DICOM_ERRORS, open_dataset, quiet
 from medvlm.data_recipes.readers.refusals import decoding
 
-_PLACEHOLDER = re.compile(
+PLACEHOLDER = re.compile(
     r"(?i)(?:|anon\w*|de-?identified|removed|redacted|none|n/?a|null|nil|unknown|unnamed|no ?name|patient|phantom|"
-    r"pseudonym\w*|xx+|_+|0+|0*[ymwd]|0{2,}[:.0]*(?:\+0000)?|0001010?1[0-9.+]*|1[89]000101[0.+]*|medvlm-[0-9a-f]+|"
+    r"pseudonym\w*|xx+|_+|0+|0*[ymwd]|0+\.0+|\(0000,0000\)|0{2,}[:.0]*(?:\+0000)?|0001010?1[0-9.+]*|1[89]000101[0.+]*|medvlm-[0-9a-f]+|"
     r"https?://anonymi[sz]ed\.invalid|-+|\?+|\.+)"
 )
 METHOD_CODES = {
@@ -97,7 +97,7 @@ def _walk(dataset: Dataset, inside: str, kept: frozenset[str], removed: bool, st
         elif element.VR == "PN" or action is not None:
             if _kept(element, kept) or is_placeholder(element):
                 continue
-            if removed and element.keyword in _PSEUDONYMS and _is_pseudonym(element):
+            if removed and (_is_pseudonym(element) or (element.VR == "UI" and _is_derived(element))):
                 continue
             if strict or _identifies(element):
                 yield name
@@ -158,11 +158,18 @@ def _text_of(element: DataElement) -> str:
 def is_placeholder(element: DataElement) -> bool:
     """Whether the value is empty or what de-identification writes in the place of one."""
     text = _text_of(element)
-    if not text and isinstance(element.value, bytes) and element.value:
-        return False
-    return all(_PLACEHOLDER.fullmatch(part.strip(" \0^=")) is not None for part in re.split(r"[\n^=]", text))
+    if isinstance(element.value, bytes) and not text:
+        return not element.value.strip(b"\0 ")
+    return all(PLACEHOLDER.fullmatch(part.strip(" \0^=")) is not None for part in re.split(r"[\n^=]", text))
 
 
 def _is_pseudonym(element: DataElement) -> bool:
     """An id or a code; a name of letters alone ("DOE^JANE") is none, whatever the file says."""
+    if element.keyword not in _PSEUDONYMS:
+        return False
     return element.keyword != "PatientName" or any(letter.isdigit() for letter in str(element.value))
+
+
+def _is_derived(element: DataElement) -> bool:
+    """UIDs under the root of UUIDs, as de-identification writes them, and those that the standard registers."""
+    return all(uid.startswith(("2.25.", "1.2.840.10008.")) for uid in _text_of(element).split("\n"))
