@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from nibabel.wrapstruct import WrapStructError
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers.content import head_of, header_of_pair, is_gzip
+from medvlm.data_recipes.readers.inflate import GZIP_ERRORS, gunzip
 from medvlm.data_recipes.readers.refusals import decoding, index_option, require_finite, unit_option
-from medvlm.model.geometry import axis_permutation_and_flips, reorient
-from medvlm.model.visual import Volume
+from medvlm.model.geometry import axis_permutation_and_flips
+from medvlm.model.visual import CANONICAL_ORIENTATION, Volume
 
 _NIBABEL_ERRORS = (ImageFileError, HeaderDataError, WrapStructError)
 _MEND = "copy the file again from its source, or leave it out"
@@ -54,23 +57,76 @@ def read(
     """
     chosen = unit_option("arbitrary" if unit is None else unit, path)
     with ExitStack() as streams:
-        image = _one_volume(_open(header_of_pair(path), streams), time_index, path)
-        with decoding(path, "voxels for the whole grid of the header", _MEND, also=_NIBABEL_ERRORS):
-            voxels = np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged"))
-    voxels = voxels.reshape(voxels.shape[:3] + (1,) * (3 - voxels.ndim))
-    require_finite(voxels, path, "voxels")
+        image = _open(header_of_pair(path), streams)
+        _chosen_volume(image, time_index, path)
+        with decoding(path, "voxels for the whole grid of the header", _MEND, also=(*_NIBABEL_ERRORS, *GZIP_ERRORS)):
+            stored = _stored(image, path)
+        if stored is None:
+            image = _one_volume(image, time_index, path)
+            with decoding(path, "voxels for the whole grid of the header", _MEND, also=_NIBABEL_ERRORS):
+                stored = Stored(np.asarray(image.get_fdata(dtype=np.float32, caching="unchanged")))
     spacing = _spacing(image, path)
     orientation = _orientation(image, path)
-    if orientation is None:
-        voxels, spacing = voxels.transpose(2, 1, 0), spacing and (spacing[2], spacing[1], spacing[0])
-    volume = Volume(
-        voxels=np.ascontiguousarray(voxels),
+    order, flips = (2, 1, 0), (False, False, False)
+    if orientation is not None:
+        order, flips = axis_permutation_and_flips(orientation)  # type: ignore[assignment]
+    voxels = stored.turned(order, flips)
+    require_finite(voxels, path, "voxels")
+    return Volume(
+        voxels=voxels,
         modality=modality,
         unit=chosen,
-        spacing_mm=spacing,
-        orientation=orientation,
+        spacing_mm=spacing and (spacing[order[0]], spacing[order[1]], spacing[order[2]]),
+        orientation=orientation and CANONICAL_ORIENTATION,
     )
-    return volume if orientation is None else reorient(volume)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Voxels as the file lays them, and how its numbers become real ones.
+
+    Attributes:
+        values: (I, J, K); any axis order in memory.
+        slope, inter: real = slope * value + inter.
+    """
+
+    values: np.ndarray
+    slope: float = 1.0
+    inter: float = 0.0
+
+    def turned(self, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+        """Real numbers as float32, axes permuted and flipped: the volume is written once."""
+        values = self.values.reshape(self.values.shape[:3] + (1,) * (3 - self.values.ndim)).transpose(order)
+        values = values[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
+        if self.slope == 1 and self.inter == 0:
+            return np.ascontiguousarray(values, dtype=np.float32)
+        out = np.empty(values.shape, dtype=np.float32)
+        for k, slice_ in enumerate(values):
+            np.multiply(slice_, np.float32(self.slope), out=out[k], casting="unsafe")
+            out[k] += np.float32(self.inter)
+        return out
+
+
+def _stored(image: Any, path: Path) -> Stored | None:
+    """The voxels of a single-file NIfTI of one volume, read at once; None where nibabel must read them: other formats,
+    4D files, of which one volume is wanted, and numbers whose scaling rounds."""
+    if type(image) not in (nibabel.Nifti1Image, nibabel.Nifti2Image) or math.prod(image.shape[3:]) != 1:
+        return None
+    proxy, kind = image.dataobj, image.get_data_dtype()
+    slope, inter = float(proxy.slope), float(proxy.inter)
+    plain = slope == 1 and inter == 0
+    if not plain:
+        # Products of whole numbers below 2^24 are exact in float32, so they are what nibabel gets in float64.
+        largest = abs(slope) * float(np.iinfo(kind).max) + abs(inter) if kind.kind in "iu" else math.inf
+        if not (slope.is_integer() and inter.is_integer() and largest < 1 << 24):
+            return None
+    begin, count = int(proxy.offset), math.prod(image.shape)
+    if is_gzip(path):
+        raw = gunzip(path, begin + count * kind.itemsize)
+        values = np.frombuffer(raw, dtype=kind, count=count, offset=begin)
+    else:
+        values = np.memmap(path, dtype=kind, mode="r", offset=begin, shape=(count,))
+    return Stored(values.reshape(image.shape[:3], order="F"), slope, inter)
 
 
 def _open(path: Path, streams: ExitStack) -> Any:
