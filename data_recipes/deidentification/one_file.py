@@ -132,9 +132,8 @@ def _table(task: Task, cleaner: documents.Cleaner, tally: Tally, leaks: list[Lea
     header = next(rows, [])
     documents.require_columns(header, cleaner.options, task.name)
     yield documents.csv_line(header, delimiter)
-    kinds = (kind for cell in header for kind in cleaner.missed(cell, task.known)
+    kinds = (kind for cell in header for kind in cleaner.missed(cell, task.known))
     leaks += leaks_of(f"{task.name}:1", "header", kinds)
-    )
     for number, cells in enumerate(rows, start=2):
         if not any(cell.strip() for cell in cells):
             continue
