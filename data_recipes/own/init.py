@@ -99,7 +99,7 @@ def _show_files(found: Found, console: Console) -> None:
 
 
 def _show_columns(table: Table, console: Console) -> None:
-    shown = Shown("column", "filled", "examples that identify nobody", title=escape(table.path.name))
+    shown = Shown("column", "filled", "values that several rows share", title=escape(table.path.name))
     for name in table.columns:
         values = [row.get(name) for row in table.rows]
         filled = sum(value not in (None, "", []) for value in values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,12 +11,18 @@ from medvlm.data_recipes.deidentification.text import find_identifiers
 
 _NAMES = re.compile(
     r"(^|[^a-z])(id|ids|uid|name|mrn|patient|patientid|subject|case|birth|born|dob|accession|ssn|phone|fax|email|mail|"
-    r"address|street|zip|city|location|date|time|day|age|physician|doctor|radiologist|author|hospital|url|link|doi)"
+    r"address|street|zip|city|location|date|time|day|age|physician|doctor|radiologist|author|hospital|url|link|doi|"
+    r"reader|operator|staff|technician|performed|referring|signed|user|who|credit|courtesy|annotator)"
     r"($|[^a-z])"
 )
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _UID = re.compile(r"^[\d.:/ -]{8,}$")
+_TITLED = re.compile(r"^(?:[^\W\d_][\w.'’-]*[\s,]+)+[^\W\d_][\w.'’-]*$")
 LONGEST = 60
+PROSE = 40
+"""Mean characters from which on values are prose, in which names may stand that no rule finds."""
+OFTEN = 2
+"""A value must stand in so many of the rows: what is written once may be written about one person."""
 
 
 def named_like_an_identifier(column: str) -> bool:
@@ -27,22 +34,21 @@ def named_like_an_identifier(column: str) -> bool:
 def examples(column: str, values: Iterable[Any], count: int = 3) -> list[str] | None:
     """At most ``count`` different short values of a column; None when none may be shown.
 
-    Not shown are columns that are named like an identifier, columns of codes that are different in every row, and
-    values with a path, a person's name, a date, a number of a record, or whatever else ``find_identifiers`` finds.
+    Shown are questions, and short values that several rows share. Not shown are columns that are named like an
+    identifier, codes that differ in every row, prose, what looks like a person's name, and values in which
+    ``find_identifiers`` finds something.
     """
-    texts = [str(value).strip() for value in values if isinstance(value, str | int | float)]
+    texts = [" ".join(str(value).split()) for value in values if isinstance(value, str | int | float)]
     texts = [text for text in texts if text]
-    if named_like_an_identifier(column) or _are_codes(texts):
+    if named_like_an_identifier(column) or _are_codes(texts) or _is_prose(texts):
         return None
-    shown: list[str] = []
-    for text in texts:
-        short = " ".join(text.split())
-        if short in shown or not _harmless(text):
-            continue
-        shown.append(short)
-        if len(shown) == count:
-            break
-    return [text if len(text) <= LONGEST else text[:LONGEST] + " ..." for text in shown] or None
+    often = Counter(texts)
+    shown = [
+        text
+        for text, times in often.items()
+        if (times >= OFTEN or text.endswith("?")) and len(text) <= LONGEST and _harmless(text)
+    ]
+    return shown[:count] or None
 
 
 def _are_codes(texts: Sequence[str]) -> bool:
@@ -51,7 +57,15 @@ def _are_codes(texts: Sequence[str]) -> bool:
     return len(texts) > 3 and len(words) > 0.8 * len(texts) and len(set(texts)) > 0.8 * len(texts)
 
 
+def _is_prose(texts: Sequence[str]) -> bool:
+    asked = sum(text.endswith("?") for text in texts)
+    return bool(texts) and sum(map(len, texts)) > PROSE * len(texts) and asked < 0.5 * len(texts)
+
+
 def _harmless(text: str) -> bool:
     if _UID.match(text) or any(mark in text for mark in ("^", "/", "\\", "@")):
+        return False
+    # "Jane Doe" is no different from "Pleural Effusion" to a rule: neither is shown.
+    if _TITLED.match(text) and all(word[0].isupper() for word in re.split(r"[\s,]+", text)):
         return False
     return not find_identifiers(text)

@@ -132,7 +132,7 @@ def _json_lines(path: Path) -> Iterator[Row | BadSample]:
             try:
                 if not line.isascii():
                     line.encode()
-                yield _object(json.loads(line), path, number)
+                yield _object(json.loads(line.rstrip("\r\n")), path, number)
             except json.JSONDecodeError as error:
                 yield BadSample(f"not JSON: {error.msg} at column {error.colno}", where=where, mend="fix the line")
             except UnicodeEncodeError:

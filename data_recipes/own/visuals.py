@@ -129,6 +129,10 @@ class Visuals:
         )
         try:
             kind = _kind_of(path)
+        except OSError as error:
+            raise BadSample(
+                f"the visual cannot be opened ({error.strerror})", where=where, mend="write the path of a file"
+            ) from error
         except BadSample as bad:
             reason = "the visual is missing" if bad.reason == "no such file" else bad.reason
             raise BadSample(

@@ -65,7 +65,10 @@ def _licence() -> list[str]:
 
 
 def _column_lines(table: Table) -> list[str]:
-    lines = ["", f"# Columns of {table.path.name}, with values that identify nobody:"]
+    lines = [
+        "",
+        f"# Columns of {table.path.name}, with values that several rows share (identifiers and prose are not shown):",
+    ]
     for name in table.columns:
         shown = examples(name, (row.get(name) for row in table.rows))
         lines.append(f"#   {name}: {_flow(shown)[1:-1] if shown else '(not shown)'}".replace("\n", " "))
@@ -161,8 +164,8 @@ def recipe_of_studies(found: Found, guessed: StudyGuess, home: Path) -> str:
     lines += [
         "",
         f"{FILL_IN}: whose a study is, for example one of",
-        f"#   patient: {{dicom: true}}             (PatientID: {guessed.with_patient} of {guessed.headers} headers that "
-        "were read have one)",
+        f"#   patient: {{dicom: true}}             (PatientID, which {guessed.with_patient} of {guessed.headers} "
+        "headers have)",
         "#   patient: {path: 'images/(p[0-9]+)/'} (an expression with one group, in the path of the first file)",
         "patient:",
         "",
