@@ -52,10 +52,10 @@ def map_refs(sample: Sample, change: Callable[[VisualRef], VisualRef]) -> Sample
             for turn in turns
         )
 
-    preference = sample.preference
+    own, preference = changed(sample.turns), sample.preference
     if preference is not None:
         preference = replace(preference, chosen=changed(preference.chosen), rejected=changed(preference.rejected))
-    return replace(sample, turns=changed(sample.turns), preference=preference)
+    return replace(sample, turns=own, preference=preference)
 
 
 def refs_of(sample: Sample) -> Iterator[VisualRef]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medvlm.data_recipes.manifest import sha256_of, write_atomic
+from medvlm.data_recipes.manifest import sha256_of
 from medvlm.data_recipes.shards.byte_ranges import is_url, join, local_path, read_whole, retrying, storage_of
 
 PARTIAL = ".partial"
@@ -68,9 +68,6 @@ def send(source: Path, place: str) -> None:
 
 def write_text(out: str, name: str, text: str) -> None:
     """A small file, whole or not at all."""
-    if not is_url(out):
-        write_atomic(local_path(out) / name, text)
-        return
     with new_file(out, name) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
