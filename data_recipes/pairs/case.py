@@ -51,8 +51,15 @@ class Case:
 
     @cached_property
     def is_report(self) -> bool:
-        """Whether the answer describes a study: several sentences, or one long one, and a finding is named."""
-        return len(self.answer.split()) >= REPORT_WORDS and bool(mentioned(self.answer))
+        """Whether the answer describes a study: long enough, of a finding or in sentences, and a report is asked for.
+
+        A report is asked for where a visual is shown, or the question speaks of one; an encyclopaedia's long answer to
+        a question of knowledge is none.
+        """
+        if len(self.answer.split()) < REPORT_WORDS or not (mentioned(self.answer) or len(self.sentences) > 1):
+            return False
+        shown = any(turn.visuals for turn in self.turns)
+        return shown or re.search(r"\b(?:reports?|findings|impression)\b", self.prompt, re.IGNORECASE) is not None
 
     @cached_property
     def positives(self) -> frozenset[str]:

@@ -27,7 +27,12 @@ from medvlm.data_recipes.stratify import in_turn, spread
 
 
 def a_sample(
-    name: str, source: str = "a", answer: str = "yes", scan: str | None = None, prompt: str = "What is it?", **metadata
+    name: str,
+    source: str = "a",
+    answer: str = "yes",
+    scan: str | None = None,
+    prompt: str = "Write the report.",
+    **metadata,
 ) -> Sample:
     shown = (VisualRef(kind="image", path=scan),) if scan else ()
     return Sample(
@@ -51,7 +56,9 @@ def a_pool(*answers: str) -> Pool:
     return pool
 
 
-def changed(rule, answer: str, prompt: str = "What is it?", pool: Pool | None = None, seed: int = 0) -> str | None:
+def changed(
+    rule, answer: str, prompt: str = "Write the report.", pool: Pool | None = None, seed: int = 0
+) -> str | None:
     case = case_of(a_sample("s", answer=answer, prompt=prompt))
     assert case is not None
     change = rule(case, np.random.default_rng(seed), pool or Pool())
@@ -302,6 +309,12 @@ def test_other_languages_give_nothing(answer) -> None:
     assert spanish is not None and not spanish.english
 
 
+def test_knowledge_is_no_report() -> None:
+    known = "Pneumonia is an infection of the lung. There is fever. A pleural effusion may follow in severe cases."
+    for rule in (omitted_finding, invented_finding, other_report):
+        assert changed(rule, known, prompt="What is pneumonia?", pool=a_pool(REPORT)) is None
+
+
 def test_sentences_keep_numbers_headings_and_what_is_asserted() -> None:
     text = "Findings: A 3.5 cm mass. 1. No effusion. 2. Mild edema without effusion"
     found = sentences(text)
@@ -316,7 +329,7 @@ def test_articles_follow_the_new_word() -> None:
 
 
 def test_a_pair_says_how_it_was_made_and_is_a_valid_row() -> None:
-    (pair,) = rule_pairs(a_sample("s", answer="in the left lung", scan="x.png"))
+    (pair,) = rule_pairs(a_sample("s", answer="in the left lung", scan="x.png", prompt="Where is it?"))
     assert pair.preference is not None and pair.preference.made_by == "side_flip"
     assert [side[-1].text for side in pair.sides()] == ["in the left lung", "in the right lung"]
     assert pair.sides()[0][:-1] == pair.sides()[1][:-1] and pair.visuals()[0].path == "x.png"
