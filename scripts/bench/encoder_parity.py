@@ -32,6 +32,7 @@ from medvlm.model.grid import GridRule
 from medvlm.model.patches import cut, patch_coordinates
 from medvlm.model.pretrained import load_encoder
 from medvlm.scripts.bench.encoder_cases import Case, Features, Original
+from medvlm.scripts.marked_page import with_block
 
 BEGIN, END = "<!-- parity:begin -->", "<!-- parity:end -->"
 WITHIN = 1e-4
@@ -226,19 +227,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def with_tables(page: str, text: str) -> str:
-    """``page`` with ``text`` between the markers.
-
-    Raises:
-        ValueError: the markers are not both there, in order.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page lacks the line {BEGIN} or {END} after it; write both where the tables shall stand")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of encoder_parity.json and .md")
@@ -264,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     write_atomic(options.out / "encoder_parity.json", json.dumps(report, indent=1))
     write_atomic(options.out / "encoder_parity.md", text + "\n")
     if options.write is not None:
-        write_atomic(options.write, with_tables(options.write.read_text(encoding="utf-8"), text))
+        write_atomic(options.write, with_block(options.write.read_text(encoding="utf-8"), BEGIN, END, text))
     print(text)
     worst = max(row["native"]["largest"] for row in converted + slices)
     if worst > WITHIN:
