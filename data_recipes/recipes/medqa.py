@@ -116,4 +116,5 @@ RECIPE = Recipe(
         "The mainland and Taiwan examinations of the archive are in Chinese and are not built.",
         "dev is the validation split.",
     ),
+    measured="The published test table with four options: 1,273 samples, none refused, no question twice.",
 )  # fmt: skip
