@@ -63,6 +63,7 @@ def samples_of_studies(workshop: Workshop) -> Iterator[Sample | BadSample]:
 
 def _study(key: str, shown: list[Shown], store: ReportStore, workshop: Workshop) -> Iterator[Sample]:
     recipe = workshop.recipe
+    shown = sorted(shown, key=lambda one: (one.ref.path, str(one.ref.options)))
     where = shown[0].ref.path
     row = store.take(key)
     if row is None:
@@ -75,7 +76,6 @@ def _study(key: str, shown: list[Shown], store: ReportStore, workshop: Workshop)
             where=where,
             mend="check reports.by in the recipe; study_uid is unique",
         )
-    shown = sorted(shown, key=lambda one: (one.ref.path, str(one.ref.options)))
     together = [shown] if recipe.one_sample_per == "study" else [[one] for one in shown]
     if recipe.one_sample_per == "study" and len(shown) > recipe.most_visuals:
         raise BadSample(

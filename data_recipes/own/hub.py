@@ -56,7 +56,7 @@ def read_folder(path: Path, visuals: Path) -> Iterator[tuple[str, Row | BadSampl
             found = library.load_from_disk(str(path))
         else:
             files = [str(path)] if path.is_file() else sorted(str(file) for file in path.glob("*.parquet"))
-            found = library.load_dataset("parquet", data_files={"": files}, streaming=True)[""]
+            found = library.load_dataset("parquet", data_files={"train": files}, streaming=True)["train"]
     except (OSError, ValueError) as error:
         raise BadSample(
             f"datasets cannot read it ({type(error).__name__})", where=str(path), mend="save the dataset again"

@@ -65,6 +65,7 @@ def build(filled: Filled, out: Path, *, workers: int = 1, limit: int | None = No
     workshop = Workshop(filled, Visuals(filled, own), Owners(filled))
     total = count_rows(filled) if limit is None else limit
     ids: set[bytes] = set()
+    root = str(out.resolve()) + os.sep
     with (
         ReadOnce(out / MEMORY, workers=workers) as reading,
         ManifestFolder(out) as folder,
@@ -79,7 +80,7 @@ def build(filled: Filled, out: Path, *, workers: int = 1, limit: int | None = No
                 if isinstance(finished, BadSample):
                     folder.refuse(finished, filled.recipe.name)
                 else:
-                    folder.add(_beside(finished, out))
+                    folder.add(_beside(finished, root))
             rows += block.rows
             track.advance(block.rows)
         folder.say(rows=rows)
@@ -122,9 +123,10 @@ def _once(draft: Draft, ids: set[bytes]) -> Draft:
     return draft
 
 
-def _beside(sample: Sample, out: Path) -> Sample:
-    """Visuals that lie under ``out`` get paths relative to the manifests, so that the folder can be moved."""
-    root = str(out.resolve()) + os.sep
+def _beside(sample: Sample, root: str) -> Sample:
+    """Visuals that lie under ``root``, the folder of the manifests, get paths relative to it: it can be moved."""
+    if not any(ref.path.startswith(root) for ref in all_visuals(sample)):
+        return sample
 
     def relative(ref: VisualRef) -> VisualRef:
         return replace(ref, path=Path(ref.path.removeprefix(root)).as_posix()) if ref.path.startswith(root) else ref

@@ -20,7 +20,12 @@ from medvlm.model.visual import Kind
 _NAME = re.compile(r"\{([^{}]+)\}")
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+]{1,9}://", re.IGNORECASE)
 _DATA = re.compile(r"^data:[\w/.+-]*;base64,", re.IGNORECASE)
-_kind_of = lru_cache(maxsize=4096)(sniff)
+
+
+@lru_cache(maxsize=4096)
+def _known(path: Path) -> tuple[Kind | None, str]:
+    """What the file is, and where it lies without links."""
+    return sniff(path), str(path.resolve())
 
 
 def written_text(row: Row, key: str) -> str:
@@ -128,7 +133,7 @@ class Visuals:
             written if not self._suffix or written.endswith(self._suffix) else written + self._suffix
         )
         try:
-            kind = _kind_of(path)
+            kind, place = _known(path)
         except OSError as error:
             raise BadSample(
                 f"the visual cannot be opened ({error.strerror})", where=where, mend="write the path of a file"
@@ -145,4 +150,4 @@ class Visuals:
                 mend="name a file that holds an image, or drop the row",
             )
         kind = wanted if wanted == "video" and not path.is_dir() else kind
-        return VisualRef(kind=kind, path=str(path.resolve()), options=dict(self._options.get(kind, {})))
+        return VisualRef(kind=kind, path=place, options=dict(self._options.get(kind, {})))

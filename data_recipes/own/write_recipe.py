@@ -67,7 +67,7 @@ def _licence() -> list[str]:
 def _column_lines(table: Table) -> list[str]:
     lines = [
         "",
-        f"# Columns of {table.path.name}, with values that several rows share (identifiers and prose are not shown):",
+        f"# Columns of {table.path.name}, with values that several rows share with no identifiers and no prose:",
     ]
     for name in table.columns:
         shown = examples(name, (row.get(name) for row in table.rows))
