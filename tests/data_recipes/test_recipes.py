@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from recipe_fixtures.ct_rate import FIXTURE as CT_RATE
+from recipe_fixtures.ct_rate import place as ct_rate_volume
+from recipe_fixtures.medmnist import LABELS as MEDMNIST
+from recipe_fixtures.medmnist import write as medmnist
+from recipe_fixtures.medpix import FIXTURE as MEDPIX
+from recipe_fixtures.medqa import OPTIONS as MEDQA_OPTIONS
+from recipe_fixtures.medqa import row as medqa_row
+from recipe_fixtures.open_i import write_reports as open_i_reports
+from recipe_fixtures.slake import row as slake_row
+from recipe_fixtures.vqa_rad import row as vqa_rad_row
+from recipe_fixtures.writing import json_file, json_lines, picture, replace, table, text
 
 from medvlm.data_recipes.asking import ask
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.label_questions import labels_to_ask, spoken
+from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.recipe import Recipe
 from medvlm.data_recipes.recipes import RECIPES, vqa_med_2019
+from medvlm.data_recipes.recipes.medmnist_flags import FLAGS
 from medvlm.data_recipes.sample import Sample, from_json, to_json
-
-
-def picture(path: Path, shade: int = 90) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((12, 10), shade, np.uint8)).save(path)
-
-
-def write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+from medvlm.data_recipes.walk import walk_folder
+from medvlm.model.visual import Volume
 
 
 def recipe_for(folder: Path) -> Recipe:
@@ -56,15 +52,6 @@ def answer(sample: Sample) -> str:
 # --- VQA-RAD -------------------------------------------------------------------------------------------------
 
 
-def vqa_rad_row(qid: int, **changes: object) -> dict[str, object]:
-    row: dict[str, object] = {
-        "qid": qid, "phrase_type": "freeform", "image_case_url": "https://medpix.nlm.nih.gov/case?id=1",
-        "image_name": "synpic1.jpg", "image_organ": "CHEST", "question": "Is there an effusion?",
-        "question_type": "PRES", "answer": "Yes", "answer_type": "CLOSED",
-    }  # fmt: skip
-    return row | changes
-
-
 def test_vqa_rad_in_the_osf_layout(tmp_path: Path) -> None:
     picture(tmp_path / "VQA_RAD Image Folder" / "synpic1.jpg")
     rows = [
@@ -76,7 +63,7 @@ def test_vqa_rad_in_the_osf_layout(tmp_path: Path) -> None:
         vqa_rad_row(6, image_name="synpic9.jpg"),
         vqa_rad_row(7, answer_type="OPEN", answer="None", question="What is abnormal?"),
     ]
-    write(tmp_path / "VQA_RAD Dataset Public.json", rows)
+    json_file(tmp_path / "VQA_RAD Dataset Public.json", rows)
     samples, refused = build(tmp_path)
 
     assert [(s.sample_id, s.split, answer(s)) for s in samples] == [
@@ -102,8 +89,8 @@ def test_vqa_rad_in_the_osf_layout(tmp_path: Path) -> None:
 def test_vqa_rad_in_the_mevf_form_with_images_in_a_sibling(tmp_path: Path) -> None:
     picture(tmp_path / "raw" / "VQA_RAD Image Folder" / "synpic1.jpg")
     folder = tmp_path / "mevf"
-    write(folder / "trainset.json", [vqa_rad_row(1, modality="CT"), vqa_rad_row(2, answer=3, answer_type="OPEN")])
-    write(folder / "testset.json", [vqa_rad_row(1, modality="CT"), "not an object"])
+    json_file(folder / "trainset.json", [vqa_rad_row(1, modality="CT"), vqa_rad_row(2, answer=3, answer_type="OPEN")])
+    json_file(folder / "testset.json", [vqa_rad_row(1, modality="CT"), "not an object"])
     samples, refused = build(folder)
     assert [(s.sample_id, s.split) for s in samples] == [
         ("vqa-rad-mevf/train/1", "train"), ("vqa-rad-mevf/train/2", "train"), ("vqa-rad-mevf/test/1", "test"),
@@ -136,7 +123,7 @@ def test_covid_chestxray_keeps_licences_and_patients_together(tmp_path: Path) ->
     ]
     for row in rows:
         picture(tmp_path / "images" / row["filename"])
-    write_csv(tmp_path / "metadata.csv", rows)
+    table(tmp_path / "metadata.csv", rows)
     samples, refused = build(tmp_path)
 
     first = [s for s in samples if s.patient_id == "covid-chestxray/1"]
@@ -166,13 +153,13 @@ def test_covid_blues_reads_scores_lines_and_comments(tmp_path: Path) -> None:
         {"video_file": "patient_22_R1", "Severity Score": "", "A-lines": "", "B-lines": "", "comments": ""},
         {"video_file": "clip_3", "Severity Score": "1", "A-lines": "", "B-lines": "", "comments": ""},
     ]
-    write_csv(tmp_path / "severity.csv", rows)
-    write_csv(
+    table(tmp_path / "severity.csv", rows)
+    table(
         tmp_path / "clinical_variables.csv",
         [{"patient_id": "18", "pat_sex": "1.0", "pat_age": "-99.0", "cov_test": "1"}],
     )
     for row in rows:
-        write(tmp_path / "lus_videos" / f"{row['video_file']}.mp4", "a clip")
+        text(tmp_path / "lus_videos" / f"{row['video_file']}.mp4", "a clip")
     samples, refused = build(tmp_path)
     assert [(s.metadata["topic"], answer(s)) for s in samples] == [
         ("severity", "2"), ("a-lines", "no"), ("b-lines", "yes"), ("comment", "wet"), ("a-lines", "yes"),
@@ -187,20 +174,9 @@ def test_covid_blues_reads_scores_lines_and_comments(tmp_path: Path) -> None:
     ]
 
 
-REPORT = """<?xml version="1.0" encoding="utf-8"?>
-<eCitation><uId id="CXR{number}"/><MedlineCitation><Article><Abstract>
-<AbstractText Label="INDICATION">{indication}</AbstractText>
-<AbstractText Label="FINDINGS">{findings}</AbstractText>
-<AbstractText Label="IMPRESSION">No acute disease.</AbstractText>
-</Abstract></Article></MedlineCitation><parentImage id="CXR{number}_IM-1"/></eCitation>"""
-
-
 def open_i(folder: Path) -> None:
-    texts = [("Cough", "Clear lungs."), ("", "XXXX is clear."), ("Pain", "")]
-    for number, (indication, findings) in enumerate(texts, start=1):
-        report = REPORT.format(number=number, indication=indication, findings=findings)
-        write(folder / "NLMCXR_reports" / "ecgen-radiology" / f"{number}.xml", report)
-    write(folder / "NLMCXR_reports" / "ecgen-radiology" / "4.xml", "<eCitation>")
+    open_i_reports(folder)
+    text(folder / "NLMCXR_reports" / "ecgen-radiology" / "4.xml", "<eCitation>")
 
 
 def test_open_i_without_images_asks_for_the_impression(tmp_path: Path) -> None:
@@ -218,13 +194,13 @@ def test_open_i_without_images_asks_for_the_impression(tmp_path: Path) -> None:
 
 def test_open_i_with_images_asks_for_the_report(tmp_path: Path) -> None:
     open_i(tmp_path)
-    for number in (1, 3):
-        picture(tmp_path / "NLMCXR_png" / f"CXR{number}_IM-1.png")
+    for name in ("CXR1_IM-1", "CXR1_IM-2", "CXR3_IM-1"):
+        picture(tmp_path / "NLMCXR_png" / f"{name}.png")
     samples, refused = build(tmp_path)
     assert [answer(s) for s in samples] == [
         "Findings: Clear lungs. Impression: No acute disease.", "Impression: No acute disease.",
     ]  # fmt: skip
-    assert all(len(s.visuals()) == 1 for s in samples)
+    assert [len(s.visuals()) for s in samples] == [2, 1]
     assert any("CXR2_IM-1.png is missing" in bad.reason for bad in refused) and len(refused) == 2
 
 
@@ -237,7 +213,7 @@ def test_medicat_captions_lose_the_figure_number(tmp_path: Path) -> None:
         },
         {"pdf_hash": "p2", "fig_uri": "3-Figure2-1.png", "s2_caption": "Fig 2: MRI.", "oa_info": None},
     ]  # fmt: skip
-    write(tmp_path / "sample.jsonl", "\n".join([*(json.dumps(row) for row in rows), "{broken"]))
+    text(tmp_path / "sample.jsonl", "\n".join([*(json.dumps(row) for row in rows), "{broken"]))
     samples, refused = build(tmp_path)
     assert [answer(s) for s in samples] == ["Axial CT of the chest."]
     assert samples[0].licence == "non-commercial use (MedICaT); paper: cc-by-nc-nd"
@@ -247,20 +223,11 @@ def test_medicat_captions_lose_the_figure_number(tmp_path: Path) -> None:
 # --- question tables -----------------------------------------------------------------------------------------
 
 
-def slake_row(qid: int, **changes: object) -> dict[str, object]:
-    row: dict[str, object] = {
-        "img_id": 1, "img_name": "xmlab1/source.jpg", "question": "Is the heart seen?", "answer": "Yes",
-        "q_lang": "en", "location": "Lung", "modality": "MRI", "answer_type": "CLOSED", "base_type": "vqa",
-        "content_type": "Organ", "triple": ["vhead", "_", "_"], "qid": qid,
-    }  # fmt: skip
-    return row | changes
-
-
 def test_slake_keeps_its_three_splits_and_both_languages(tmp_path: Path) -> None:
     picture(tmp_path / "imgs" / "xmlab1" / "source.jpg")
-    write(tmp_path / "train.json", [slake_row(1), slake_row(2, img_name="xmlab2/source.jpg")])
-    write(tmp_path / "validate.json", [slake_row(3, q_lang="zh", question="有心脏吗?", answer="有")])
-    write(tmp_path / "test.json", [slake_row(4, answer="No"), slake_row(5, answer="")])
+    json_file(tmp_path / "train.json", [slake_row(1), slake_row(2, img_name="xmlab2/source.jpg")])
+    json_file(tmp_path / "validate.json", [slake_row(3, q_lang="zh", question="有心脏吗?", answer="有")])
+    json_file(tmp_path / "test.json", [slake_row(4, answer="No"), slake_row(5, answer="")])
     samples, refused = build(tmp_path)
     assert [(s.split, answer(s), s.metadata["language"]) for s in samples] == [
         ("train", "yes", "en"), ("validation", "有", "zh"), ("test", "no", "en"),
@@ -283,12 +250,12 @@ def test_three_d_rad_checks_the_letter_against_the_answer(tmp_path: Path) -> Non
         ["5", "7", "test_1_b_1.nii.gz", "How has it changed?", "New", "Close", "A", "Same", "Gone", "New", "None"],
         ["4", "7", "test_2_a_1.nii.gz", "Emphysema?", "No", "Close", "B", "Yes", "No", "-", "-"],
     ]
-    write_csv(
+    table(
         tmp_path / "3DRAD" / "test" / "Task4_Existence_Detection" / "Emphysema.csv",
         [dict(zip(header, row, strict=True)) for row in rows],
     )
     for name in ("test_1_a_1.nii.gz", "test_1_b_1.nii.gz"):
-        write(tmp_path / "volumes" / name, "a volume")
+        text(tmp_path / "volumes" / name, "a volume")
     samples, refused = build(tmp_path)
     assert [(s.question.kind, s.question.answers) for s in samples if s.question] == [
         ("open", ("22 mm",)), ("closed", ("no",)), ("choice", ("C",)),
@@ -309,7 +276,7 @@ def test_vqa_med_2019_answers_and_rows(tmp_path: Path) -> None:
         "synpic1|plane|which plane?",
         "synpic2|plane|which plane?|axial",
     ]
-    write(tmp_path / "VQAMed2019_Test_Questions_w_Ref_Answers.txt", "\n".join(lines))
+    text(tmp_path / "VQAMed2019_Test_Questions_w_Ref_Answers.txt", "\n".join(lines))
     samples, refused = build(tmp_path)
     assert [s.question.answers for s in samples if s.question] == [("yes",), ("lung chest", "lung", "heart")]
     assert [s.question.kind for s in samples if s.question] == ["closed", "open"]
@@ -329,7 +296,7 @@ def test_medquad_keeps_a_document_in_one_split(tmp_path: Path) -> None:
     for document in range(5):
         pairs = pair.format(n=1, answer=" Because  of this. ") + pair.format(n=2, answer="" if document else "Yes.")
         content = f'<Document id="{document}" source="Src"><QAPairs>{pairs}</QAPairs></Document>'
-        write(tmp_path / "1_CancerGov_QA" / f"{document:07}.xml", content)
+        text(tmp_path / "1_CancerGov_QA" / f"{document:07}.xml", content)
     samples, refused = build(tmp_path)
     assert len(samples) == 6 and answer(samples[0]) == "Because of this."
     assert sorted(s.split for s in {s.patient_id: s for s in samples}.values()) == ["test"] + ["train"] * 4
@@ -346,8 +313,8 @@ def pubmedqa_row(decision: str) -> dict[str, object]:
 
 def test_pubmedqa_splits_by_the_official_test_file(tmp_path: Path) -> None:
     rows = {"11": pubmedqa_row("yes"), "12": pubmedqa_row("maybe"), "13": pubmedqa_row("no")}
-    write(tmp_path / "data" / "ori_pqal.json", rows)
-    write(tmp_path / "data" / "test_ground_truth.json", {"12": "maybe", "13": "yes"})
+    json_file(tmp_path / "data" / "ori_pqal.json", rows)
+    json_file(tmp_path / "data" / "test_ground_truth.json", {"12": "maybe", "13": "yes"})
     samples, refused = build(tmp_path)
     assert [(s.sample_id, s.split, answer(s)) for s in samples] == [
         ("pubmedqa/11/decision", "train", "yes"), ("pubmedqa/11/conclusion", "train", "It may help."),
@@ -358,9 +325,118 @@ def test_pubmedqa_splits_by_the_official_test_file(tmp_path: Path) -> None:
 
 
 def test_pubmedqa_builds_nothing_when_test_rows_cannot_be_told(tmp_path: Path) -> None:
-    write(tmp_path / "ori_pqal.json", {"11": pubmedqa_row("yes")})
+    json_file(tmp_path / "ori_pqal.json", {"11": pubmedqa_row("yes")})
     samples, refused = build(tmp_path)
     assert not samples and "test rows cannot be told from training rows" in refused[0].reason
+
+
+# --- many labels of one picture, volumes, cases, examinations ----------------------------------------------------
+
+
+def test_training_asks_as_many_absent_labels_as_present_ones() -> None:
+    labels = [f"label {number}" for number in range(14)]
+    for number in range(20):
+        for present in ([], labels[3:4], labels[2:6], labels[:10]):
+            asked = labels_to_ask(present, labels, key=str(number), split="train")
+            absent = [label for label in asked if label not in present]
+            assert set(present) <= set(asked) and len(absent) == min(max(1, len(present)), 14 - len(present))
+            assert list(asked) == [label for label in labels if label in asked]
+    assert len({labels_to_ask([], labels, key=str(n), split="train") for n in range(100)}) > 10, "not always the same"
+    assert labels_to_ask(labels[:1], labels, key="a", split="test") == tuple(labels)
+    assert spoken("Pleural_Thickening", ()) == "pleural thickening"
+    assert (spoken("Effusion", {"Effusion"}), spoken("Mass", {"Mass"})) == ("an effusion", "a mass")
+
+
+def test_every_medmnist_set_is_asked() -> None:
+    assert len(FLAGS) == 18 and sum(flag.endswith("3d") for flag in FLAGS) == 6
+    for name, flag in FLAGS.items():
+        assert len(set(flag.answers)) == len(flag.answers) >= 2, name
+        assert flag.prompt.endswith("?") and ("{}" in flag.prompt) == flag.findings
+    assert [name for name, flag in FLAGS.items() if flag.licence != "CC BY 4.0"] == ["dermamnist"]
+
+
+def test_medmnist_asks_each_kind_of_set_in_its_way(tmp_path: Path) -> None:
+    medmnist(tmp_path)
+    samples, refused = build(tmp_path)
+    assert not refused and set(MEDMNIST) == {s.visuals()[0].path.split("/")[-1].removesuffix(".npz") for s in samples}
+    by_id = {s.sample_id.removeprefix("medmnist/"): s for s in samples}
+    assert answer(by_id["pathmnist/train/1/open"]) == "adipose" and answer(by_id["pathmnist/train/1/choice"]) == "A"
+    pneumonia = by_id["pneumoniamnist/test/0/class"].question
+    assert pneumonia is not None and (pneumonia.kind, pneumonia.answers) == ("closed", ("yes",))
+    grade = by_id["retinamnist_64/test/0/class"]
+    assert grade.question is not None and grade.question.choices == ("0", "1", "2", "3", "4")
+    assert grade.turns[0].text.endswith("Answer 0, 1, 2, 3 or 4.") and answer(grade) == "4"
+    assert grade.patient_id == "medmnist/retinamnist/test/0", "the same picture in another size is the same patient"
+    findings = [s for s in samples if s.sample_id.startswith("medmnist/chestmnist/test")]
+    assert [answer(s) for s in findings] == ["yes"] + ["no"] * 13
+    trained = [answer(s) for s in samples if s.sample_id.startswith("medmnist/chestmnist/train")]
+    assert sorted(trained) == ["no", "no", "yes", "yes"]
+
+
+def test_the_walk_tells_the_items_of_an_archive_apart(tmp_path: Path) -> None:
+    """Same file, same question, other item: a training row is no copy of a test row."""
+    medmnist(tmp_path / "sets")
+    result = walk_folder(tmp_path)
+    assert result.quarantine == () and result.counts["images"] == 13 and result.counts["volumes"] == 3
+
+
+def test_ct_rate_volumes_are_in_hounsfield_units_and_reconstructions_share_a_study(tmp_path: Path) -> None:
+    CT_RATE.write(tmp_path)
+    samples, _ = build(tmp_path)
+    reports = [s for s in samples if s.metadata["topic"] == "report"]
+    assert [s.study_id for s in reports] == ["ct-rate/train_1_a"] * 2 + ["ct-rate/train_2_a", "ct-rate/valid_1_a"]
+    assert [s.turns[0].text.startswith("Indication: Cough") for s in reports] == [True, True, False, True]
+    volume = read(reports[0].visuals()[0], tmp_path)
+    assert isinstance(volume, Volume) and volume.unit == "HU" and volume.spacing_mm == (1.5, 0.75, 0.75)
+    assert -1024 <= volume.voxels.min() < -900 and volume.voxels.max() > 800
+    asked = [s for s in samples if s.study_id == "ct-rate/valid_1_a" and s.question and s.question.kind == "closed"]
+    assert len(asked) == 18 and sum(answer(s) == "yes" for s in asked) == 2
+
+
+def test_ct_rate_needs_neither_labels_nor_metadata(tmp_path: Path) -> None:
+    CT_RATE.write(tmp_path)
+    for folder in ("multi_abnormality_labels", "metadata"):
+        shutil.rmtree(tmp_path / folder)
+    samples, refused = build(tmp_path)
+    assert not refused and [s.metadata["topic"] for s in samples] == ["report"] * 4
+    reports = tmp_path / "radiology_text_reports" / "train_reports.csv"
+    replace(reports, "train_1_a_1.nii.gz", "scan_1.nii.gz")
+    report = '"A nodule of 4 mm, in the right upper lobe.",Nonspecific nodule.'
+    before = "train_1_a_2.nii.gz,Cough,Non-contrast images.,"
+    replace(reports, before + report, before + ",")
+    samples, refused = build(tmp_path)
+    assert len(samples) == 2 and ct_rate_volume(tmp_path, "train_1_a_1").exists()
+    assert [bad.reason for bad in refused] == [
+        "'scan_1.nii.gz' is not train_<patient>_<scan>_<reconstruction>.nii.gz", "the report is empty",
+    ]  # fmt: skip
+
+
+def test_medpix_states_a_modality_only_where_the_plane_is_one_of_ct_or_mr(tmp_path: Path) -> None:
+    MEDPIX.write(tmp_path)
+    rows = tmp_path / "splitted_dataset" / "descriptions_train.jsonl"
+    replace(rows, '"Plane": "Axial"', '"Plane": "Photograph"')
+    replace(rows, '"Plane": "Axial"', '"Plane": "Transverse"')
+    replace(rows, "A synthetic nodule of case MPX1001.", "CT image 5")
+    samples, refused = build(tmp_path)
+    described = [s for s in samples if s.sample_id.startswith("medpix-2/MPX1001_")]
+    assert [(s.metadata["topic"], s.metadata["modality"]) for s in described] == [
+        ("organ", "unknown"), ("caption", "MR"), ("modality", "MR"), ("plane", "MR"), ("organ", "MR"),
+    ]  # fmt: skip
+    assert answer(described[3]) == "axial"
+    assert [bad.reason for bad in refused] == ["'Caption' is not filled in ('CT image 5')"]
+    case = next(s for s in samples if s.sample_id == "medpix-2/MPX1003/diagnosis")
+    assert len(case.visuals()) == 2 and case.turns[0].text.startswith("History: A synthetic patient")
+
+
+def test_medqa_of_the_hub_has_four_options_and_the_chinese_sets_are_left_alone(tmp_path: Path) -> None:
+    four = {letter: MEDQA_OPTIONS[letter] for letter in "ABCD"}
+    json_lines(tmp_path / "hub" / "phrases_no_exclude_test.jsonl", [medqa_row("test", four)])
+    samples, refused = build(tmp_path / "hub")
+    assert not refused and [s.sample_id for s in samples] == ["medqa/four-options/test/1"]
+    assert samples[0].question is not None and samples[0].question.choices == tuple(four.values())
+    chinese = {**medqa_row("test", four), "meta_info": "第一部分"}
+    json_lines(tmp_path / "Mainland" / "test.jsonl", [chinese])
+    assert not [recipe.name for recipe in RECIPES if recipe.matches(tmp_path / "Mainland")]
 
 
 # --- what all share ------------------------------------------------------------------------------------------
