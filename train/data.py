@@ -21,6 +21,7 @@ from medvlm.data_recipes.quarantine import Quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Joined, ManifestRows, Rows
 from medvlm.data_recipes.sample import Sample
+from medvlm.data_recipes.shards.reader import ShardSet
 from medvlm.train.config import DataConfig, Stage
 
 
@@ -171,8 +172,6 @@ def open_rows(config: DataConfig, manifest: str) -> Rows:
     """
     place = manifest if "://" in manifest else str(Path(config.root) / manifest)
     if Path(place).is_dir() or "://" in place:
-        from medvlm.data_recipes.shards.reader import ShardSet
-
         return ShardSet.open(place)
     return ManifestRows(place)
 
