@@ -24,15 +24,20 @@ from medvlm.data_recipes.pairs.image_rules import IMAGE_RULES, parse_image_rule
 from medvlm.data_recipes.pairs.pair_files import Tally
 from medvlm.data_recipes.pairs.rules import RULES
 from medvlm.data_recipes.sample import Split
+from medvlm.eval.answer_scores import Sampling
+from medvlm.eval.models import CheckpointModel
+from medvlm.eval.sampled_pairs import MADE_BY, sampled_pairs
 
 
-def show_table(tally: Tally, settings: PairSettings) -> None:
+def show_table(tally: Tally, settings: PairSettings, *, sampled: bool = False) -> None:
     """Print what each rule gave."""
     about = {rule.name: rule.about for rule in RULES}
     table = Table("rule", "pairs", "what is wrong")
-    for name in settings.rules:
+    if sampled:
+        table.add_row(MADE_BY, str(tally.pairs[MADE_BY]), "the answer of the model that scored worst")
+    for name in () if sampled else settings.rules:
         table.add_row(name, str(tally.pairs[name]), about[name])
-    for rule in settings.images:
+    for rule in () if sampled else settings.images:
         table.add_row(rule.name, str(tally.pairs[rule.name]), IMAGE_RULES[rule.kind].split(";")[0])
     Console().print(table)
     left = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.left_out.items()))
@@ -64,8 +69,29 @@ def parser() -> argparse.ArgumentParser:
         "--allow-official", action="store_true", help="use patients whom the authors' own split shares with test"
     )
     made.add_argument("--root", type=Path, help="what paths of visuals start from; the manifest's folder by default")
+    made.add_argument(
+        "--model", help="checkpoint whose own answers are scored and paired; --rules and --images do not apply"
+    )
+    made.add_argument("--device", help="of the model; the GPU when there is one")
+    made.add_argument("--answers", type=int, default=Sampling.answers, help="sampled for each question (4)")
+    made.add_argument("--temperature", type=float, default=Sampling.temperature, help="of the sampling (1.0)")
+    made.add_argument("--top-p", type=float, default=Sampling.top_p, help="of the sampling (1.0)")
+    made.add_argument("--margin", type=float, default=Sampling.margin, help="least difference of two scores (0.3)")
+    made.add_argument("--least-chosen", type=float, default=Sampling.least_chosen, help="least score to choose (0.5)")
+    made.add_argument("--with-reference", action="store_true", help="choose the reference where it is better")
     made.add_argument("--quiet", action="store_true", help="no progress bar")
     return made
+
+
+def _from_model(given: argparse.Namespace, settings: PairSettings) -> Tally:
+    if given.rules is not None or given.images:
+        raise ValueError("--model makes pairs of the model's own answers; run --rules and --images without it")
+    how = Sampling(
+        answers=given.answers, temperature=given.temperature, top_p=given.top_p, margin=given.margin,
+        least_chosen=given.least_chosen, with_reference=given.with_reference,
+    )  # fmt: skip
+    model = CheckpointModel(given.model, device=given.device)
+    return sampled_pairs(model, given.manifest, given.out, settings, how, show=not given.quiet)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,11 +109,14 @@ def main(arguments: list[str] | None = None) -> int:
             allow_official=given.allow_official,
             root=given.root,
         )
-        tally = make_pairs(given.manifest, given.out, settings, show=not given.quiet)
-    except (BadSample, ValueError, OSError) as error:
+        if given.model is None:
+            tally = make_pairs(given.manifest, given.out, settings, show=not given.quiet)
+        else:
+            tally = _from_model(given, settings)
+    except (BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm data pairs: {error}", file=sys.stderr)
         return 2
-    show_table(tally, settings)
+    show_table(tally, settings, sampled=given.model is not None)
     if tally.quarantined:
         print(
             f"{tally.quarantined} rows were refused: {given.out.name.removesuffix('.jsonl')}.quarantine.jsonl says why"

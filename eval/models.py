@@ -152,7 +152,7 @@ class CheckpointModel:
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         responses: dict[int, Response] = {}
         for batch in self._batches(requests):
-            for place, response in zip(batch, self._generate([requests[i] for i in batch]), strict=True):
+            for place, response in zip(batch, self.write([requests[i] for i in batch]), strict=True):
                 responses[place] = response
         return [responses[place] for place in range(len(requests))]
 
@@ -163,7 +163,12 @@ class CheckpointModel:
             for start in range(0, len(members), self.batch_size):
                 yield members[start : start + self.batch_size]
 
-    def _generate(self, requests: Sequence[Request]) -> list[Response]:
+    def write(self, requests: Sequence[Request], **decoding: Any) -> list[Response]:
+        """One response per request, of one batch.
+
+        Args:
+            decoding: arguments of transformers' ``generate`` (temperature, top_p, ...); greedy unless told otherwise.
+        """
         inputs = self.processor(
             messages=[chat(request.turns) for request in requests],
             visuals=[list(request.visuals) for request in requests],
@@ -174,7 +179,7 @@ class CheckpointModel:
             ids = self.model.generate(
                 **inputs,
                 max_new_tokens=requests[0].max_new_tokens,
-                do_sample=False,
+                **({"do_sample": False} | decoding),
                 # Said here, because a checkpoint saved without a generation config would never stop.
                 eos_token_id=ends,
                 pad_token_id=ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id,

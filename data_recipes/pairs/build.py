@@ -80,7 +80,8 @@ def _hash(patient_id: str) -> bytes:
     return hashlib.blake2b(patient_id.encode(), digest_size=8).digest()
 
 
-def _why_not(sample: Sample, settings: PairSettings, held_out: set[bytes]) -> str | None:
+def why_not(sample: Sample, settings: PairSettings, held_out: set[bytes]) -> str | None:
+    """Why a sample gives no pairs, in the words of the summary; None when it may."""
     if sample.split != settings.split:
         return f"split {sample.split}"
     if _hash(sample.patient_id) in held_out:
@@ -94,7 +95,7 @@ def fill_pool(manifest: Path, settings: PairSettings, held_out: set[bytes], adva
     """The pool of other patients' samples of one split."""
     pool = Pool(settings.seed)
     for row in read_jsonl(manifest):
-        if isinstance(row, Sample) and _why_not(row, settings, held_out) is None:
+        if isinstance(row, Sample) and why_not(row, settings, held_out) is None:
             case = case_of(row)
             assert case is not None
             if pool.wants(case.group, row.sample_id):
@@ -170,7 +171,7 @@ def _one_row(
     if isinstance(row, BadSample):
         files.refuse(row, tally)
         return
-    reason = _why_not(row, settings, held_out)
+    reason = why_not(row, settings, held_out)
     if reason is not None:
         tally.left_out[reason] += 1
         return

@@ -52,9 +52,7 @@ class PairFiles:
     def resume(self, fingerprint: str) -> Tally:
         """The tally of a started run, its files cut to what it vouches for; an empty one when there is none."""
         if not self.state.exists():
-            self.part.write_bytes(b"")
-            self.refused.write_bytes(b"")
-            return Tally()
+            return self.fresh()
         state: dict[str, Any] = json.loads(self.state.read_text(encoding="utf-8"))
         if state.pop("fingerprint") != fingerprint:
             raise ValueError(
@@ -66,6 +64,12 @@ class PairFiles:
             with path.open("r+b") as file:
                 file.truncate(size)
         return tally
+
+    def fresh(self) -> Tally:
+        """Begin anew."""
+        self.part.write_bytes(b"")
+        self.refused.write_bytes(b"")
+        return Tally()
 
     def opened(self) -> PairFiles:
         """A context in which rows can be written behind those that are there."""
@@ -90,11 +94,15 @@ class PairFiles:
 
     def checkpoint(self, tally: Tally, fingerprint: str) -> None:
         """Bring rows and state to the disk, so that a killed run goes on from here."""
+        self.flush(tally)
+        write_atomic(self.state, json.dumps({**vars(tally), "fingerprint": fingerprint}) + "\n")
+
+    def flush(self, tally: Tally) -> None:
+        """Bring rows to the disk."""
         for file in (self._pairs, self._bad):
             file.flush()
             os.fsync(file.fileno())
         tally.size, tally.refused_size = self._pairs.tell(), self._bad.tell()
-        write_atomic(self.state, json.dumps({**vars(tally), "fingerprint": fingerprint}) + "\n")
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Give all files their names; the summary first, the pairs last."""
