@@ -193,7 +193,11 @@ def _cells(header: list[str], cells: list[str], where: str, number: int, mend: s
 
 
 def count_rows(filled: Filled) -> int:
-    """About how many rows there are, for the progress bar: lines, items, or what ``datasets`` says."""
+    """About how many rows there are, for the progress bar: lines or items; of DICOM the reports."""
+    reports = filled.recipe.reports
+    if filled.recipe.format == "dicom" and reports is not None:
+        place = filled.path(reports.path)
+        return _lines(place) if place.is_file() else sum(1 for _ in place.rglob("*.txt"))
     total = 0
     for written in filled.recipe.paths:
         path = filled.path(written)
@@ -206,6 +210,10 @@ def count_rows(filled: Filled) -> int:
             except (UnicodeDecodeError, BadSample):
                 continue  # Reading the rows refuses the file and says why.
         elif kind is not None and kind != "datasets":
-            with path.open("rb") as file:
-                total += sum(1 for _ in file)
+            total += _lines(path)
     return total
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
