@@ -166,6 +166,10 @@ def _open_journal(out: Path, key: Key, options: Options) -> Path:
         return path
     with path.open(encoding="utf-8") as lines:
         before = json.loads(next(lines, "{}"))
+    with path.open("rb+") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read(1) != b"\n":
+            stream.write(b"\n")  # a kill has torn the last line; what follows must not be glued to it
     if before != head:
         raise Refused(f"{out} holds a run with another key or other options; give a new folder")
     return path

@@ -199,8 +199,8 @@ def strings_of(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def read_rows(path: Path, where: str) -> Iterator[list[str]]:
-    """Rows of a CSV file, the header first.
+def read_rows(path: Path, where: str) -> Iterator[tuple[int, list[str]]]:
+    """(line where it starts, cells) of each row of a CSV file, the header first.
 
     Raises:
         BadSample: not UTF-8, or not CSV.
@@ -208,8 +208,11 @@ def read_rows(path: Path, where: str) -> Iterator[list[str]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.reader(stream, delimiter=delimiter)
+        start = 1
         try:
-            yield from reader
+            for cells in reader:
+                yield start, cells
+                start = reader.line_num + 1
         except UnicodeDecodeError as error:
             raise BadSample("not UTF-8", where=where, mend="save the file as UTF-8") from error
         except csv.Error as error:

@@ -97,6 +97,8 @@ def clean_file(
     except OSError as error:
         reason = f"cannot be read or written ({error.strerror})"
         refused.append(BadSample(reason, where=task.name, mend="check disk and permissions").to_dict())
+    if not written:
+        target.unlink(missing_ok=True)  # a DICOM file whose second look failed, or one of an earlier run
     return Outcome(
         name=task.name, state=task.state, format=task.format, written=written, removed=dict(tally.removed),
         leaks=leaks if written else [], refused=refused,
@@ -129,12 +131,12 @@ def _rows(task: Task, cleaner: documents.Cleaner, tally: Tally, leaks: list[Leak
 def _table(task: Task, cleaner: documents.Cleaner, tally: Tally, leaks: list[Leak]) -> Iterator[str | BadSample]:
     delimiter = "\t" if task.source.suffix.lower() == ".tsv" else ","
     rows = documents.read_rows(task.source, task.name)
-    header = next(rows, [])
+    _, header = next(rows, (1, []))
     documents.require_columns(header, cleaner.options, task.name)
     yield documents.csv_line(header, delimiter)
     kinds = (kind for cell in header for kind in cleaner.missed(cell, task.known))
     leaks += leaks_of(f"{task.name}:1", "header", kinds)
-    for number, cells in enumerate(rows, start=2):
+    for number, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
         where = f"{task.name}:{number}"

@@ -135,7 +135,7 @@ def _private_identifies(element: DataElement, strict: bool) -> bool:
     if strict:
         return True
     if element.VR == "SQ":
-        return any(_private_identifies(inner, strict) for item in element.value or () for inner in item)
+        return any(True for item in element.value or () for _ in _walk(item, "", frozenset(), False, strict))
     if is_placeholder(element):
         return False
     if element.VR in ("PN", "DA", "DT"):
