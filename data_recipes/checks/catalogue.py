@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,8 +49,8 @@ class Seen:
         found: list[VisualRef] = []
         for side in self.sample.sides():
             for ref in visuals_of(side):
-                path = Path(ref.path)
-                ref = replace(ref, path=str(path if path.is_absolute() else (self.root / path).resolve()))
+                # normpath asks no disk: a resolve for each visual of each row takes longer than reading the row.
+                ref = replace(ref, path=os.path.normpath(self.root / ref.path))
                 if ref not in found:
                     found.append(ref)
         return tuple(found)
@@ -82,7 +83,8 @@ class Catalogue:
     def __init__(self, manifests: Sequence[Path], registered: Sequence[Path] = (), root: Path | None = None) -> None:
         known = {path.resolve() for path in manifests}
         self.manifests = [*manifests, *(path for path in registered if path.resolve() not in known)]
-        self._under_test, self._root = len(manifests), root
+        self._under_test = len(manifests)
+        self._roots = [(root or path.parent).resolve() for path in self.manifests]
         self._rows = [ManifestRows(path) for path in self.manifests]
         self._ends = list(accumulate(map(len, self._rows)))
 
@@ -98,11 +100,10 @@ class Catalogue:
         found = self._rows[manifest].row(index)
         if isinstance(found, BadSample):
             return found
-        path = self.manifests[manifest]
         return Seen(
             number=number,
             where=self.where(number),
-            root=self._root or path.resolve().parent,
+            root=self._roots[manifest],
             registered=manifest >= self._under_test,
             sample=found,
         )

@@ -29,22 +29,28 @@ from medvlm.data_recipes.deidentification.pixels import available
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.typed_yaml import BadConfig
+from medvlm.model.loading import load_processor
 
-EXAMPLES = 40
-"""Findings of a check that the page names; all stand in findings.jsonl."""
+EXAMPLES, PICTURES = 40, 12
+"""Findings of a check, and different visuals of it, that the page shows; all stand in findings.jsonl."""
 
 
 class Tally:
-    """Counts findings as they are written, and keeps the first of each check for the page."""
+    """Counts findings as they are written, and keeps some of each check for the page.
+
+    ``shown`` holds the first finding of each visual (or pair of visuals) with the number of rows that show it.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.examples: dict[str, list[Finding]] = defaultdict(list)
+        self.shown: dict[str, dict[tuple[str, ...], tuple[Finding, int]]] = defaultdict(dict)
 
     def lines(self, findings: Iterator[Finding]) -> Iterator[str]:
         """JSON lines of ``findings``."""
         for finding in findings:
             self.counts[finding.check][finding.severity] += 1
+            self._keep_visual(finding)
             # Errors push warnings and notes off the page, not the other way round.
             kept = self.examples[finding.check]
             if len(kept) < EXAMPLES:
@@ -54,6 +60,14 @@ class Tally:
                 if weak is not None:
                     kept[weak] = finding
             yield json.dumps(finding.to_dict(), ensure_ascii=False) + "\n"
+
+    def _keep_visual(self, finding: Finding) -> None:
+        key = tuple(ref.path for ref in (finding.visual, finding.other) if ref is not None)
+        shown = self.shown[finding.check]
+        if key in shown:
+            shown[key] = (shown[key][0], shown[key][1] + 1)
+        elif key and len(shown) < PICTURES:
+            shown[key] = (finding, 1)
 
     def total(self, severity: str) -> int:
         return sum(counts[severity] for counts in self.counts.values())
@@ -87,7 +101,7 @@ def run(plan: Plan) -> dict[str, Any]:
         "settings": {"near_bits": plan.distance, "ngram_words": plan.words, "augmentations": list(plan.augmentations)},
         "seconds": round(time.monotonic() - began, 1),
     }
-    write_page(plan.out / "index.html", survey, summary, tally.examples)
+    write_page(plan.out / "index.html", survey, summary, tally.examples, tally.shown)
     write_atomic(plan.out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary
 
@@ -149,6 +163,15 @@ def _plan(given: argparse.Namespace) -> Plan:
             "a number is out of range", where="the command line",
             mend=f"use 0 to {MOST} for --near-bits, and 1 or more for --ngram-words and --workers",
         )  # fmt: skip
+    if given.processor is not None:
+        try:
+            load_processor(given.processor)
+        except (OSError, ValueError) as error:
+            raise BadConfig(
+                f"no processor can be loaded ({error})",
+                where=f"--processor {given.processor}",
+                mend="name a checkpoint",
+            ) from error
     missing = available() if given.ocr else None
     if missing is not None:
         raise BadConfig(missing, where="--ocr", mend="install it, or leave --ocr out")

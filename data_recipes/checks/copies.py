@@ -80,8 +80,8 @@ class Copies:
             if mine >= part or (part == _REGISTERED and PARTS[mine] != "train"):
                 continue
             seen = catalogue.seen(row)
-            same = "file" if number == other else "pixels"
-            what = f"has the same {same} as" if apart == 0 else f"is a near-duplicate ({apart} of 256 bits differ) of"
+            same = "is the same file as" if number == other else "has the same pixels as"
+            what = same if apart == 0 else f"is a near-duplicate ({apart} of 256 bits differ) of"
             in_test = "a registered test set" if part == _REGISTERED else f"the {PARTS[part]} split"
             exact = "image_copies" if apart == 0 else "near_copies"
             yield Finding(

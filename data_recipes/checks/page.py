@@ -22,10 +22,10 @@ from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.sample import VisualRef
 from medvlm.data_recipes.thumbnails import thumbnail
 
-PAIRS, ODD, SPREADS = 12, 12, 8
-"""Pictures of pairs, pictures of other findings, and charts of answers that the page has room for."""
+SPREADS = 8
+"""Charts of answers that the page has room for."""
 
-_ODD = ("spacing", "files", "sides")
+_COPIES, _ODD = ("test_set_images", "image_copies", "near_copies"), ("files", "series_gaps", "spacing", "sides")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Shown:
 
     Attributes:
         pictures: PNG of the visual and of its copy; None where it cannot be read.
-        rows: how many rows of the examples show the same pictures.
+        rows: how many rows show the same.
     """
 
     finding: Finding
@@ -43,12 +43,17 @@ class Shown:
 
 
 def write_page(
-    path: Path, survey: Survey, summary: Mapping[str, Any], examples: Mapping[str, Sequence[Finding]]
+    path: Path,
+    survey: Survey,
+    summary: Mapping[str, Any],
+    examples: Mapping[str, Sequence[Finding]],
+    visuals: Mapping[str, Mapping[Any, tuple[Finding, int]]],
 ) -> None:
     """Write the page.
 
     Args:
         examples: the first findings of each check.
+        visuals: of each check, some different visuals or pairs: the first finding, and how many rows show it.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -58,8 +63,6 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.filters.update(picture=_picture, percent=lambda share: f"{100 * share:.1f}")
-    copies = [f for name in ("test_set_images", "image_copies", "near_copies") for f in examples.get(name, ())]
-    odd = [finding for name in _ODD for finding in examples.get(name, ())]
     spreads = survey.answers.table()
     measured, budget = survey.measured, survey.plan.budget
     lengths = [
@@ -71,8 +74,8 @@ def write_page(
         summary=summary,
         names=CHECKS,
         examples=examples,
-        pairs=_shown([f for f in copies if f.visual is not None], PAIRS),
-        odd=_shown([f for f in odd if f.visual is not None], ODD),
+        pairs=[_with_pictures(*one) for name in _COPIES for one in visuals.get(name, {}).values()],
+        odd=[_with_pictures(*one) for name in _ODD for one in visuals.get(name, {}).values()],
         licences=survey.licences.table(),
         shortcuts=survey.shortcuts.table(),
         spreads=[(spread, Markup(spread_bars(spread))) for spread in spreads[:SPREADS]],
@@ -83,17 +86,9 @@ def write_page(
     write_atomic(path, html)
 
 
-def _shown(findings: Sequence[Finding], most: int) -> list[Shown]:
-    """The first ``most`` different pictures or pairs."""
-    groups: dict[tuple[str | None, str | None], list[Finding]] = {}
-    for finding in findings:
-        key = (finding.visual.path if finding.visual else None, finding.other.path if finding.other else None)
-        groups.setdefault(key, []).append(finding)
-    shown = []
-    for group in list(groups.values())[:most]:
-        refs = [ref for ref in (group[0].visual, group[0].other) if ref is not None]
-        shown.append(Shown(finding=group[0], pictures=tuple(_png(ref) for ref in refs), rows=len(group)))
-    return shown
+def _with_pictures(finding: Finding, rows: int) -> Shown:
+    refs = [ref for ref in (finding.visual, finding.other) if ref is not None]
+    return Shown(finding=finding, pictures=tuple(_png(ref) for ref in refs), rows=rows)
 
 
 def _png(ref: VisualRef) -> bytes | None:

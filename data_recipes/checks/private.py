@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from medvlm.data_recipes.checks.catalogue import Catalogue, Seen
@@ -72,13 +73,13 @@ class PrivateTexts:
         self._rows: list[int] = []
 
     def see(self, row: Seen) -> None:
-        if not row.registered and any(find_identifiers(text) for text in row.texts()):
+        if not row.registered and any(_found(text) for text in row.texts()):
             self._rows.append(row.number)
 
     def findings(self, catalogue: Catalogue) -> Iterator[Finding]:
         for number in self._rows:
             row = catalogue.seen(number)
-            places = [(place, one) for place, text in enumerate(row.texts()) for one in find_identifiers(text)]
+            places = [(place, one) for place, text in enumerate(row.texts()) for one in _found(text)]
             yield Finding(
                 check="names_in_text",
                 severity="warning" if all(one.kind in WEAK_KINDS for _, one in places) else "error",
@@ -88,6 +89,12 @@ class PrivateTexts:
                 + (f" and {len(places) - 5} more" if len(places) > 5 else ""),
                 mend=MEND,
             )
+
+
+@lru_cache(maxsize=1 << 16)
+def _found(text: str) -> tuple[Identifier, ...]:
+    """Questions come again and again, and the rules take a millisecond for each."""
+    return find_identifiers(text)
 
 
 def _told(place: int, one: Identifier) -> str:

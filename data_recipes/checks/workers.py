@@ -6,8 +6,10 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
+from multiprocessing.resource_tracker import ensure_running
 from typing import TypeVar
 
 In = TypeVar("In")
@@ -29,13 +31,14 @@ def in_order(
             yield item, function(item)
         return
     # spawn: a forked child of a process that runs threads (torch, FFmpeg) can hang.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     waiting: deque[tuple[list[In], Future[list[Out]]]] = deque()
     source = iter(items)
     try:
         while True:
             while len(waiting) < 4 * workers and (part := list(islice(source, at_once))):
-                waiting.append((part, pool.submit(_apply, function, part)))
+                with _without_interrupts():
+                    waiting.append((part, pool.submit(_apply, function, part)))
             if not waiting:
                 break
             part, future = waiting.popleft()
@@ -48,5 +51,12 @@ def _apply(function: Callable[[In], Out], items: list[In]) -> list[Out]:
     return [function(item) for item in items]
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that start in here never see Ctrl-C, which a terminal sends to all of them; this one sees it after."""
+    ensure_running()  # it would lift the block when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
