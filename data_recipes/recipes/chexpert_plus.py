@@ -222,7 +222,12 @@ RECIPE = Recipe(
     build=samples,
     about="223,462 chest radiographs with 187,711 reports of 64,725 patients, cut into sections by the authors. One "
     "sample per study: its views, named; findings and impression are the answer, clinical history is the context.",
-    layout=f"{TABLE}\nPNG/\n  train/\n    patient00001/\n      study1/\n        view1_frontal.png\n  valid/",
+    layout=(
+        "FOLDER/\n"
+        f"  {TABLE}\n"
+        "  PNG/train/patient00001/study1/view1_frontal.png    or the same names in .jpg, with or without PNG/\n"
+        "  PNG/valid/patient64541/study1/view1_frontal.png"
+    ),
     questions=("report: findings and impression of all views of a study",),
     faults=(
         "The table names .jpg; the PNG archive holds the same names in .png.",

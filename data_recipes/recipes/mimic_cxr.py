@@ -234,8 +234,13 @@ RECIPE = Recipe(
     about="377,110 chest radiographs of 227,835 studies of 65,379 patients with free-text reports, de-identified, in "
     "the authors' split. One sample per study: its views, named, and the study before it where dates and times tell "
     "which that is.",
-    layout="mimic-cxr-2.0.0-metadata.csv.gz\nmimic-cxr-2.0.0-split.csv.gz\nfiles/\n  p10/\n    p10000032/\n"
-    "      s50414267.txt\n      s50414267/\n        <dicom_id>.jpg or .dcm",
+    layout=(
+        "FOLDER/\n"
+        "  mimic-cxr-2.0.0-metadata.csv.gz           of MIMIC-CXR-JPG, or unpacked\n"
+        "  mimic-cxr-2.0.0-split.csv.gz              the same\n"
+        "  files/p10/p10000032/s50414267/<dicom_id>.jpg, or .dcm of MIMIC-CXR\n"
+        "  files/p10/p10000032/s50414267.txt         mimic-cxr-reports.zip, or below mimic-cxr-reports/"
+    ),
     questions=("report: findings and impression of all views, with the prior study shown where there is one",),
     faults=(
         "ViewPosition is empty for part of the images; the view code is used then, else the image is named View.",

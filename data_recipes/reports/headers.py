@@ -88,7 +88,7 @@ def _letters(word: str) -> str:
     """A pattern for ``word`` that takes accents composed, decomposed or left out, and any white space."""
     parts = []
     for letter in unicodedata.normalize("NFC", word):
-        base, *marks = unicodedata.normalize("NFD", letter)
+        base, *marks = list(unicodedata.normalize("NFD", letter))
         if letter == " ":
             parts.append(r"[ \t]+")
         elif marks:

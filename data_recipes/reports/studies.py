@@ -162,7 +162,6 @@ def ask_study(
             sample_id=sample_id,
         )
     shown = ordered(views)
-    seen = [view.visual for view in (*(ordered(prior.views) if prior else ()), *shown)]
     known = {
         "views": [view.name for view in shown if not view.sequence],
         "sequences": [view.name for view in shown if view.sequence],
@@ -170,7 +169,7 @@ def ask_study(
     speaks = bool(speaks_of_prior(" ".join(answers)))
     sample = ask(
         sample_id=sample_id, patient_id=patient_id, study_id=study_id, source=source, licence=licence, split=split,
-        visuals=seen, prompt=prompt, answers=answers, where=where, kind=kind, choices=choices, topic=topic,
+        visuals=[view.visual for view in shown], prompt=prompt, answers=answers, where=where, kind=kind, choices=choices, topic=topic,
         findings=findings,
         metadata={
             **known,

@@ -104,10 +104,18 @@ def test_repair_changes_nothing_the_second_time(seed: int) -> None:
 
 
 def test_hyphens_at_the_end_of_a_line() -> None:
-    broken = ["A pneumo-\nthorax,", "left-\nsided,", "x-\nray,", "T1-\nweighted,", "L4-\nL5,", "3-\n4 cm,"]
+    broken = [
+        "A pneumo-\nthorax,",
+        "left-\nsided,",
+        "x-\nray,",
+        "T1-\nweighted,",
+        "L4-\nL5,",
+        "3-\n4 cm,",
+        "B6-\nvein,",
+    ]
     fixed = repair(" ".join([*broken, "wide-open door, wide-\nopen, soft\u00ad\ness"]))
     assert fixed.text == (
-        "A pneumothorax, left-sided, x-ray, T1-weighted, L4-L5, 3-4 cm, wide-open door, wide-open, softess"
+        "A pneumothorax, left-sided, x-ray, T1-weighted, L4-L5, 3-4 cm, B6-vein, wide-open door, wide-open, softess"
     )
     assert fixed.joined == ("pneumothorax",)
 
@@ -177,6 +185,11 @@ def test_one_page_and_words_of_other_languages() -> None:
     found = remove_page_furniture("Befund: normal.\nSeite 1 von 1\nGedruckt am 1.2.2020\n- 3 -\nImpreso por X\nEnde.")
     assert found.text == "Befund: normal.\nEnde." and len(found.removed) == 4
     assert remove_page_furniture("").text == "" and remove_page_furniture("\f\f").text.strip() == ""
+
+
+def test_a_measurement_that_both_pages_begin_with_stays() -> None:
+    found = remove_page_furniture("Head\nLargest node 12 mm\nA.\n\fHead\nLargest node 12 mm\nB.")
+    assert found.text.split("\n") == ["Largest node 12 mm", "A.", "Largest node 12 mm", "B."]
 
 
 def test_pages_that_are_copies_of_each_other_are_kept() -> None:

@@ -202,11 +202,14 @@ def test_mimic_cxr_reads_dicom_names_and_refuses_tables_that_disagree(tmp_path: 
         {"dicom_id": "x", "study_id": "50000001", "subject_id": "10000001", "split": "train"},
         {"dicom_id": "x", "study_id": "50000002", "subject_id": "10000001", "split": "test"},
         {"dicom_id": "x", "study_id": "50000003", "subject_id": "10000001", "split": "dev"},
+        {"dicom_id": "x", "study_id": "50000007", "subject_id": "11000003", "split": "test"},
+        {"dicom_id": "y", "study_id": "50000007", "subject_id": "11000003", "split": "train"},
     ]
     gzipped(table, rows)
     found, refused = split_up(list(mimic_cxr.samples(tmp_path)))
     reasons = [bad.reason for bad in refused]
-    assert not found and reasons.count("studies of one patient stand in several splits") == 2
+    assert "the study stands in two splits" in reasons and list(found) == ["mimic-cxr/s50000007"]
+    assert reasons.count("studies of one patient stand in several splits") == 2
     assert "the split is 'dev'" in reasons and reasons.count("the study stands in no split") >= 1
 
     table.unlink()
@@ -318,8 +321,10 @@ def test_chexpert_plus_links_priors_by_order_only_when_asked(tmp_path: Path) -> 
     assert shown(two)[0] == "Prior study:" and "Current study:" in shown(two)
     assert two.metadata["days_since_prior"] is None
     assert two.metadata["prior_study_id"] == "chexpert-plus/train/patient00001/study1"
-    rows[1]["patient_report_date_order"] = "1"  # A tie: neither is known to be earlier.
-    chexpert(tmp_path, rows)
+    # A tie: neither of the two is known to be earlier, so neither is the prior of the third.
+    rows[1]["patient_report_date_order"] = "1"
+    third = chexpert_row("train/patient00001/study3/view1_frontal.jpg", "patient00001", "2")
+    chexpert(tmp_path, [*rows, third])
     found, _ = split_up(list(chexpert_plus.samples(tmp_path, priors="order")))
     assert {s.metadata["prior_study_id"] for s in found.values()} == {None}
     with pytest.raises(ValueError, match="use none or order"):
