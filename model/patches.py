@@ -20,22 +20,27 @@ def cut(array: np.ndarray, rule: GridRule, depth: int | None = None, *, signed: 
     (t, h, w), (mt, mh, mw) = rule.patch, rule.merge
     channels, slices, height, width = array.shape
     gt, gh, gw = rule.grid((slices if depth is None else depth, height, width))
-    if slices == 1:
-        t, mt, layers = 1, 1, 1
-    else:
-        layers = gt // mt
-    blocks = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).view(
-        channels, layers, mt, t, gh // mh, mh, h, gw // mw, mw, w
-    )
+    flat = slices == 1
+    own_t, own_mt, layers = (1, 1, 1) if flat else (t, mt, gt // mt)
+    stored = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    stored = stored.view(channels, layers, own_mt, own_t, gh // mh, mh, h, gw // mw, mw, w)
     # (token z, y, x, merge z, y, x, channel, patch z, y, x)
-    blocks = blocks.permute(1, 4, 7, 2, 5, 8, 0, 3, 6, 9).clone(memory_format=torch.contiguous_format)
-    # What is alike is laid out once: numbers are then repeated a patch at a time, not copied one by one.
+    blocks = _laid_out(stored.permute(1, 4, 7, 2, 5, 8, 0, 3, 6, 9))
     if signed:
         blocks.mul_(2.0).sub_(1.0)
-    blocks = blocks.view(layers, gh // mh, gw // mw, mt, mh, mw, channels, t, h * w)
-    (t, _, _), (mt, _, _) = rule.patch, rule.merge
-    whole = blocks.expand(gt // mt, -1, -1, mt, -1, -1, 3, t, -1)
-    return whole.reshape(gt * gh * gw, -1).numpy()
+    # What is alike is laid out once: numbers are then repeated a patch at a time, not copied one by one.
+    blocks = blocks.view(layers, gh // mh, gw // mw, own_mt, mh, mw, channels, own_t, h * w)
+    whole = blocks.expand(gt // mt, gh // mh, gw // mw, mt, mh, mw, 3, t, h * w)
+    if whole.shape != blocks.shape:
+        blocks = _laid_out(whole)
+    return blocks.view(gt * gh * gw, -1).numpy()
+
+
+def _laid_out(view: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy. NumPy asks the system for large pages, torch does not; small ones take longer to clear than to
+    fill."""
+    out = torch.from_numpy(np.empty(view.shape, dtype=np.float32))
+    return out.copy_(view)
 
 
 def patch_coordinates(grid: Size3, merge: Size3) -> np.ndarray:

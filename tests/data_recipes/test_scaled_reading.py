@@ -99,6 +99,21 @@ def test_what_is_no_jpeg_or_not_twice_as_large_is_read_as_ever(tmp_path, process
         np.testing.assert_array_equal(processor.patch(one).patches, processor.patch(other).patches)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_simplejpeg_gives_the_numbers_of_pillow(tmp_path, channels, subsampling):
+    pytest.importorskip("simplejpeg", reason="pip install simplejpeg, or medvlm[bench]")
+    for size in SIZES:
+        PIL.Image.fromarray(textured(*size, channels)).save(tmp_path / "a.jpg", quality=85, subsampling=subsampling)
+        for scale in (1, 2, 4, 8):
+            with PIL.Image.open(tmp_path / "a.jpg") as opened:
+                opened.draft(None, (size[1] // scale, size[0] // scale))
+                fast = picture.turbojpeg(opened, tmp_path / "a.jpg")
+                assert fast is not None
+                slow = np.asarray(opened)
+            np.testing.assert_array_equal(fast, slow if channels == 1 else slow.transpose(2, 0, 1))
+
+
 def test_at_least_is_no_option_of_a_manifest_and_damage_is_refused(tmp_path, processor):
     save(tmp_path / "a.jpg", textured(600, 600))
     with pytest.raises(BadSample, match=r"options\.at_least means nothing"):
