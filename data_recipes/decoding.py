@@ -74,12 +74,16 @@ def decode(ref: VisualRef) -> Facts | BadSample:
         modality=visual.modality,
         length=length,
         orientation=orientation,
-        sha256=_hashed(path),
+        sha256=hash_once(path),
     )
 
 
-def _hashed(path: Path) -> str:
-    """Of a folder anew; of a file once for all visuals that it holds (an .npz holds thousands)."""
+def hash_once(path: Path) -> str:
+    """SHA-256 of a folder, anew; of a file, once per process for all visuals that it holds (an .npz holds thousands).
+
+    Raises:
+        FileNotFoundError: nothing there.
+    """
     if path.is_dir():
         return sha256_of(path)
     status = path.stat()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
@@ -94,7 +95,8 @@ def read_csv(path: Path, *, required: Iterable[str], delimiter: str = ",") -> It
     Raises:
         BadSample: the file is not UTF-8, or a required column is missing.
     """
-    reader = csv.reader(read_text(path).splitlines(keepends=True), delimiter=delimiter)
+    # Not splitlines: it also breaks at form feeds and at the separators of Unicode, which stand inside reports.
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
     header = next(reader, [])
     missing = [name for name in required if name not in header]
     if missing:

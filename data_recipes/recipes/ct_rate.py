@@ -21,6 +21,7 @@ from medvlm.data_recipes.asking import YES_NO, ask, visual_at
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.label_questions import labels_to_ask, spoken
 from medvlm.data_recipes.recipe import Recipe
+from medvlm.data_recipes.reports.priors import speaks_of_prior
 from medvlm.data_recipes.sample import Sample, Split
 from medvlm.data_recipes.tables import Row, make_samples, read_csv, read_text
 
@@ -167,9 +168,11 @@ def _asked(row: Row, present: list[str] | None, stem: str, shared: dict[str, Any
     clinical = row.optional("ClinicalInformation_EN")
     indication = f"Indication: {clinical}\n" if clinical and clinical.lower() not in UNSAID else ""
     parts = (("Findings", findings), ("Impression", impression))
+    answer = " ".join(f"{name}: {text}" for name, text in parts if text)
+    compares = {"speaks_of_unseen_prior": bool(speaks_of_prior(answer))}
     yield ask(
-        sample_id=f"{stem}/report", prompt=f"{indication}Write the report of this chest CT.",
-        answers=[" ".join(f"{name}: {text}" for name, text in parts if text)], kind="report", topic="report", **shared,
+        sample_id=f"{stem}/report", prompt=f"{indication}Write the report of this chest CT.", answers=[answer],
+        kind="report", topic="report", **{**shared, "metadata": {**shared["metadata"], **compares}},
     )  # fmt: skip
     if present is None:
         return
@@ -231,6 +234,7 @@ RECIPE = Recipe(
         "The labels are predictions of a text classifier from the reports, not readings of the images.",
         "Several reconstructions of a scan share one report: they have one `study_id`, and scores should be summed up "
         "by patient.",
+        "Some reports compare with earlier scans that are not shown; `speaks_of_unseen_prior` marks them.",
         "There is no third split; valid is the test split here. Keep some patients of train for validation yourself.",
         "3D-RAD asks about volumes of CT-RATE under names of its own (test_*): do not train on one and test on the "
         "other.",

@@ -14,6 +14,7 @@ from pathlib import Path
 from medvlm.data_recipes.asking import ask, visual_at
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.recipe import Recipe
+from medvlm.data_recipes.reports.priors import speaks_of_prior
 from medvlm.data_recipes.sample import Sample, Split
 from medvlm.data_recipes.splits import split_patients
 from medvlm.data_recipes.tables import Row, make_samples, read_xml
@@ -76,7 +77,11 @@ def _make(row: Row, folder: Path, splits: dict[str, Split]) -> Iterable[Sample]:
         kind="report",
         topic="report" if illustrated else "impression",
         where=row.where,
-        metadata={"modality": "CR", "deidentified": "XXXX" in f"{indication} {findings} {impression}"},
+        metadata={
+            "modality": "CR",
+            "deidentified": "XXXX" in f"{indication} {findings} {impression}",
+            **({"speaks_of_unseen_prior": bool(speaks_of_prior(answer))} if illustrated else {}),
+        },
     )
 
 
@@ -119,6 +124,7 @@ RECIPE = Recipe(
     ),
     faults=(
         '"XXXX" marks what was removed to protect patients, often more than that; such samples say `deidentified`.',
+        "Some reports compare with pictures that are not there; `speaks_of_unseen_prior` marks them.",
         "Some reports have no findings or no impression. Without pictures they are refused; with pictures the "
         "section that is there is the answer.",
         "Some reports name no picture; with pictures in the folder they are refused.",

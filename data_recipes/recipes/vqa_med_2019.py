@@ -54,7 +54,7 @@ def accepted(answer: str) -> list[str]:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row | BadSample]:
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where, cells = f"{path}:{number}", line.split("|")

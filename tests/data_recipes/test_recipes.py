@@ -27,6 +27,7 @@ from medvlm.data_recipes.recipe import Recipe
 from medvlm.data_recipes.recipes import RECIPES, vqa_med_2019
 from medvlm.data_recipes.recipes.medmnist_flags import FLAGS
 from medvlm.data_recipes.sample import Sample, from_json, to_json
+from medvlm.data_recipes.tables import Row, read_csv
 from medvlm.data_recipes.walk import walk_folder
 from medvlm.model.visual import Volume
 
@@ -453,6 +454,13 @@ def test_every_recipe_states_what_its_authors_publish() -> None:
 
 def test_an_empty_folder_matches_no_recipe(tmp_path: Path) -> None:
     assert not [recipe for recipe in RECIPES if recipe.matches(tmp_path)]
+
+
+def test_separators_inside_a_cell_do_not_end_a_row(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\r\none\u2028two,\x0cx\x85\n\"l1\nl2\",y\n", encoding="utf-8", newline="")
+    rows = [row for row in read_csv(tmp_path / "t.csv", required=("a",)) if isinstance(row, Row)]
+    assert [row.values for row in rows] == [{"a": "one\u2028two", "b": "\x0cx\x85"}, {"a": "l1\nl2", "b": "y"}]
+    assert [row.number for row in rows] == [2, 3]
 
 
 def test_a_table_of_another_encoding_is_named(tmp_path: Path) -> None:
