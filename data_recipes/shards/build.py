@@ -49,7 +49,7 @@ class Record:
     shard: str
     plan: str
     rows: int
-    bytes: int
+    tar_bytes: int
     sha256: str
     members: list[int]
     offset: list[int]
@@ -85,7 +85,7 @@ def finished(job: Job, number: int) -> Record | None:
         return None
     if record is None or record.plan != job.plan or record.shard != name:
         return None
-    return record if same(join(job.out, name), size=record.bytes, sha256=record.sha256) else None
+    return record if same(join(job.out, name), size=record.tar_bytes, sha256=record.sha256) else None
 
 
 def build_shard(job: Job, number: int, stopped: Callable[[], bool] = _never) -> Record:
@@ -127,7 +127,7 @@ def build_shard(job: Job, number: int, stopped: Callable[[], bool] = _never) -> 
             shard=name,
             plan=job.plan,
             rows=len(members) - 1,
-            bytes=path.stat().st_size,
+            tar_bytes=path.stat().st_size,
             sha256=sha256_of(path),
             members=members,
             offset=offset,

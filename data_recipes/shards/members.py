@@ -14,7 +14,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import sha256_of
 from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.readers.content import format_of, head_of
-from medvlm.data_recipes.sample import Sample, Turn, VisualRef, to_json
+from medvlm.data_recipes.sample import Sample, Turn, VisualRef, to_json, visuals_of
 from medvlm.data_recipes.shards.arrays import Precision, npy_bytes, to_array
 from medvlm.data_recipes.shards.resolution import Resolution, resample
 from medvlm.model.visual import Image, Video, Visual, Volume
@@ -60,9 +60,10 @@ def map_refs(sample: Sample, change: Callable[[VisualRef], VisualRef]) -> Sample
 
 def refs_of(sample: Sample) -> Iterator[VisualRef]:
     """Every visual, also those that only a preference's sides show, in the order in which they stand."""
-    found: list[VisualRef] = []
-    map_refs(sample, lambda ref: (found.append(ref), ref)[1])
-    yield from found
+    preference = sample.preference
+    sides = () if preference is None else (preference.chosen, preference.rejected)
+    for turns in (sample.turns, *sides):
+        yield from visuals_of(turns)
 
 
 def encode_sample(sample: Sample, key: str, settings: Settings, *, where: str) -> list[Member]:

@@ -33,8 +33,8 @@ def ray_engine(address: str | None = None) -> Callable[[Job, range, int], Iterat
     def run(job: Job, numbers: range, workers: int) -> Iterator[Record]:
         started = not ray.is_initialized()
         if started:
-            cpus = {} if address is not None else {"num_cpus": workers}
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **cpus)
+            cpus = workers if address is None else None  # those of a cluster are its own
+            ray.init(address=address, num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR)
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False  # medvlm shows its own
             logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -134,7 +134,7 @@ def resample(visual: Visual, resolution: Resolution) -> Visual:
     """
     match visual:
         case Image():
-            old = visual.pixels.shape[1:]
+            old = (visual.pixels.shape[1], visual.pixels.shape[2])
             new = picture_size(*old, resolution.image_side, resolution.picture_pixels)
             if new == old:
                 return visual
@@ -157,7 +157,7 @@ def _resample_video(video: Video, resolution: Resolution) -> Video:
         count = resolution.video_frames
         chosen = [len(frames) // 2] if count == 1 else np.linspace(0, len(frames) - 1, count).round().astype(int)
         frames, times = frames[chosen], times[chosen]
-    old = frames.shape[2:]
+    old = (frames.shape[2], frames.shape[3])
     new = picture_size(*old, resolution.video_side, resolution.picture_pixels)
     if new == old and len(frames) == len(video.frames):
         return video

@@ -59,7 +59,7 @@ def build(job: Job, engine: Engine = run_processes, *, workers: int = 1, progres
                 entries[record.shard] = {
                     "name": record.shard,
                     "rows": record.rows,
-                    "bytes": record.bytes,
+                    "bytes": record.tar_bytes,
                     "sha256": record.sha256,
                     "index": record_name(record.shard),
                     "index_sha256": hashlib.sha256(record.to_text().encode()).hexdigest(),
