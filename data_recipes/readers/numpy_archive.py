@@ -1,10 +1,10 @@
 """NumPy .npz archives: one item of one member, such as picture 7 of ``train_images``, without reading the others.
 
 A member that is stored (numpy.savez) is memory-mapped where it lies in the archive: reading one item costs the bytes of
-that item. A member that is compressed (numpy.savez_compressed, as MedMNIST publishes) has no beginning of item 7: the
-first item read by a process unpacks the whole member once into an unnamed temporary file, which is memory-mapped from
-then on and vanishes with the process. So a compressed archive costs every reading process the disk of its unpacked
-member; ``python -m medvlm.data_recipes.readers.numpy_archive ARCHIVE --out FILE`` stores it unpacked once instead.
+that item. A member that is compressed (numpy.savez_compressed) has no beginning of item 7: the first item read by a
+process unpacks the whole member once into an unnamed temporary file (in TMPDIR), which is memory-mapped from then on and
+vanishes with the process. So a compressed archive costs every reading process the disk of its unpacked member;
+``python -m medvlm.data_recipes.readers.numpy_archive ARCHIVE --out FILE`` stores it unpacked once instead.
 Zip: PKWARE APPNOTE 6.3, section 4.3.7 (local file header); arrays: numpy.lib.format.
 """
 
@@ -129,9 +129,12 @@ def _headers(name: str, size: int, changed: int) -> dict[str, tuple[tuple[int, .
     return found
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=128)
 def _mapped(name: str, size: int, changed: int, member: str | None) -> np.ndarray:
-    """Size and time of change are part of the key: a file that was written anew is read anew."""
+    """Size and time of change are part of the key: a file that was written anew is read anew.
+
+    A map costs no memory, and a mixture draws from many members in turn: all of MedMNIST has 54 arrays of images.
+    """
     path = Path(name)
     with decoding(path, "a .npz archive of arrays", MEND, also=_ERRORS), zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
