@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from medvlm.data_recipes.sample import Turn, chat
+from medvlm.data_recipes.sample import Turn, VisualRef, chat
 from medvlm.eval.rows import read_rows
 from medvlm.model.visual import Image, Video, Visual, Volume
 
@@ -148,6 +148,12 @@ class CheckpointModel:
     @property
     def name(self) -> str:
         return self.path
+
+    def read(self, ref: VisualRef, root: Path) -> Visual:
+        """A visual as training read it: a large JPEG at the scale that the processor needs."""
+        from medvlm.data_recipes.scaled_reading import read_for
+
+        return read_for(ref, root, self.processor)
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         responses: dict[int, Response] = {}

@@ -88,7 +88,7 @@ def evaluate(
         max_new_tokens: one number, or one by kind of question; None: plan.MAX_NEW_TOKENS.
         seed: of limit, swaps, bootstrap and gallery.
         chunk_size: requests between two writes to disk.
-        read: of visuals; data_recipes.readers.read by default.
+        read: of visuals; by default as generate.generate says, and whole ones for the pictures of the report.
         train_metrics: metrics.jsonl of training runs, for the report's plots.
         extra: further tables of the report.
         found: what the folder held that the manifests were made of, for the report.

@@ -18,15 +18,16 @@ from transformers import TextIteratorStreamer
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers import read, sniff
 from medvlm.data_recipes.sample import VisualRef
+from medvlm.data_recipes.scaled_reading import read_for
 from medvlm.model.loading import Model, Processor, load_checkpoint
 from medvlm.model.visual import Visual, kind_of
 
 
-def load_visual(path: Path, options: dict[str, Any]) -> Visual:
-    """Read a file or a folder of one DICOM series, whatever it is.
+def ref_of(path: Path, options: dict[str, Any]) -> VisualRef:
+    """What names a file, or a folder of one DICOM series, to a reader.
 
     Raises:
-        BadSample: it is no visual, or cannot be read.
+        BadSample: it is no visual.
     """
     kind = sniff(path)
     if kind is None:
@@ -35,7 +36,20 @@ def load_visual(path: Path, options: dict[str, Any]) -> Visual:
             where=str(path),
             mend="give a PNG, JPEG, TIFF, DICOM, NIfTI, NPY or MP4 file, or a folder of one DICOM series",
         )
-    return read(VisualRef(kind=kind, path=str(path.resolve()), options=options), Path.cwd())
+    return VisualRef(kind=kind, path=str(path.resolve()), options=options)
+
+
+def load_visual(path: Path, options: dict[str, Any], processor: Processor | None = None) -> Visual:
+    """Read a file or a folder of one DICOM series, whatever it is.
+
+    Args:
+        processor: whoever will see it: large JPEG pictures are then decoded as they were in training.
+
+    Raises:
+        BadSample: it is no visual, or cannot be read.
+    """
+    ref = ref_of(path, options)
+    return read(ref, Path.cwd()) if processor is None else read_for(ref, Path.cwd(), processor)
 
 
 def answer(
@@ -99,8 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_intermixed_args(arguments)
     try:
-        visuals = [load_visual(path, json.loads(options.options)) for path in options.visuals]
+        refs = [ref_of(path, json.loads(options.options)) for path in options.visuals]
         model, processor = load_checkpoint(options.model, device=options.device)
+        visuals = [read_for(ref, Path.cwd(), processor) for ref in refs]
     except (BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm chat: {error}", file=sys.stderr)
         return 2
