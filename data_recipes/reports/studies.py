@@ -169,8 +169,8 @@ def ask_study(
     speaks = bool(speaks_of_prior(" ".join(answers)))
     sample = ask(
         sample_id=sample_id, patient_id=patient_id, study_id=study_id, source=source, licence=licence, split=split,
-        visuals=[view.visual for view in shown], prompt=prompt, answers=answers, where=where, kind=kind, choices=choices, topic=topic,
-        findings=findings,
+        visuals=[view.visual for view in shown], prompt=prompt, answers=answers, where=where, kind=kind,
+        choices=choices, topic=topic, findings=findings,
         metadata={
             **known,
             "prior_study_id": prior.study_id if prior else None,
