@@ -1,9 +1,9 @@
 """NumPy .npz archives: one item of one member, such as picture 7 of ``train_images``, without reading the others.
 
-A member that is stored (numpy.savez) is memory-mapped where it lies in the archive: reading one item costs the bytes of
-that item. A member that is compressed (numpy.savez_compressed) has no beginning of item 7: the first item read by a
-process unpacks the whole member once into an unnamed temporary file (in TMPDIR), which is memory-mapped from then on and
-vanishes with the process. So a compressed archive costs every reading process the disk of its unpacked member;
+A member that is stored (numpy.savez) is memory-mapped where it lies in the archive: reading one item costs the bytes
+of that item. A member that is compressed (numpy.savez_compressed) has no beginning of item 7: the first item read by a
+process unpacks the whole member once into an unnamed temporary file (in TMPDIR), which is memory-mapped from then on
+and vanishes with the process. So a compressed archive costs every reading process the disk of its unpacked member;
 ``python -m medvlm.data_recipes.readers.numpy_archive ARCHIVE --out FILE`` stores it unpacked once instead.
 Zip: PKWARE APPNOTE 6.3, section 4.3.7 (local file header); arrays: numpy.lib.format.
 """

@@ -147,8 +147,7 @@ RECIPE = Recipe(
     faults=(
         "No file names patients: each item counts as its own patient, and the authors' split is kept.",
         "Where an archive is compressed, each process that reads pictures unpacks the array it needs once into a "
-        "temporary file (211 MB for the training pictures of PathMNIST in 28 x 28: half a second, then 3,800 pictures a "
-        "second and core). `python -m medvlm.data_recipes.readers.numpy_archive FILE --out FILE` stores a file unpacked; "
+        "temporary file. `python -m medvlm.data_recipes.readers.numpy_archive FILE --out FILE` stores a file unpacked; "
         "then pictures are read where they lie.",
         "Neither spacing nor orientation of the volumes is stated, so both are unknown.",
         "The labels of ChestMNIST were mined from reports; its pictures are those of ChestX-ray14, under no common "
