@@ -6,13 +6,16 @@ or dummy value, so that an object that needs it stays valid. Sequences of action
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 
 from medvlm.data_recipes.deidentification.basic_profile import KEPT, action_of
 from medvlm.data_recipes.deidentification.dicom_dates import moved
@@ -25,6 +28,9 @@ from medvlm.data_recipes.readers.refusals import decoding
 
 METHOD = "medvlm: PS3.15 2026c table E.1-1, sequences included"
 TEXTS = ("LO", "SH", "ST", "LT", "UT", "UC")
+
+_BINARY = ("FD", "FL", "SS", "US", "SL", "UL", "SV", "UV", "AT", "OB", "OW", "OF", "OD", "OL", "OV")
+_NUMBERS = re.compile(rb"[-+0-9.eE\\ \[\],'\0]*")
 
 _DUMMIES: dict[str, Any] = {
     "AE": "ANONYMIZED", "CS": "ANONYMIZED", "LO": "ANONYMIZED", "LT": "ANONYMIZED", "PN": "ANONYMIZED",
@@ -82,12 +88,15 @@ class _Run:
 
     def walk(self, dataset: Dataset) -> None:
         creators = {
-            (element.tag.group, element.tag.element): str(element.value).strip().lower()
-            for element in dataset
-            if element.tag.is_private_creator
+            (tag.group, tag.element): str(dataset[tag].value).strip().lower()
+            for tag in dataset
+            if tag.is_private_creator
         }
         used: set[int] = set()
-        for element in list(dataset):
+        for tag in list(dataset.keys()):
+            if _is_number(dataset, tag):
+                continue  # as it stands in the file: decoding and writing may round
+            element = dataset[tag]
             if element.tag.is_private:
                 self._private(dataset, element, creators, used)
             else:
@@ -192,7 +201,7 @@ class _Run:
             if self.days is None or not self._move(element):
                 element.value = None
                 self.tally.removed[name_of(element)] += 1
-        elif vr == "UN":
+        elif vr == "UN" or vr in ("DS", "IS"):  # numbers that are none could say anything
             self.tally.removed["unknown attributes"] += 1
             del dataset[element.tag]
         elif vr in TEXTS:
@@ -204,6 +213,19 @@ class _Run:
             element.value,
             lambda text: mask(text, more=self.more, days=self.days, date_order=order, tally=self.tally)[0],
         )
+
+
+def _is_number(dataset: Dataset, tag: BaseTag) -> bool:
+    """Whether an attribute is not in the table and holds numbers or pixels, told without decoding it."""
+    if tag.is_private or action_of(tag) is not None or tag.group & 0xFF00 in (0x5000, 0x6000):
+        return False
+    raw = dataset.get_item(tag)
+    vr = raw.VR if raw is not None and raw.VR else dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
+    if vr in ("DS", "IS"):
+        value = raw.value if raw is not None else None
+        text = value if isinstance(value, bytes) else str(value or "").encode()
+        return _NUMBERS.fullmatch(text) is not None
+    return vr in _BINARY or " or " in vr
 
 
 def _listed(value: Any) -> list[Any]:

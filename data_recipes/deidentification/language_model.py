@@ -58,7 +58,10 @@ def spans_of(spans: Any, length: int) -> tuple[Identifier, ...]:
         raise BadAnswer("the answer is no list of spans")
     found = []
     for number, span in enumerate(spans, start=1):
-        kind, start, end = (span.get(k) for k in ("kind", "start", "end")) if isinstance(span, dict) else (None,) * 3
+        span = span if isinstance(span, dict) else {}
+        kind: Any = span.get("kind")
+        start: Any = span.get("start")
+        end: Any = span.get("end")
         whole = type(start) is int and type(end) is int
         if kind not in get_args(Kind) or not whole or not 0 <= start < end <= length:
             raise BadAnswer(f"span {number} has no known kind, or no start and end in the text")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medvlm.data_recipes.deidentification.keyed import Key
 from medvlm.data_recipes.deidentification.one_file import Outcome
@@ -91,7 +92,7 @@ def _page(summary: Summary, options: Options, key: Key) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _table(title: str, heads: tuple[str, ...], counts: Counter[tuple[str, ...]] | Counter[tuple[str, str]]) -> str:
+def _table(title: str, heads: tuple[str, ...], counts: Mapping[Any, int]) -> str:
     if not counts:
         return ""
     rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

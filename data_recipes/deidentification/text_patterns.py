@@ -204,21 +204,20 @@ AGE_PATTERNS = (
     rf"\b(?P<x>0{_OVER_89}Y|1[0-2]\dY)\b",
 )
 
+_BY_KIND: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+    ("email", EMAIL_PATTERNS),
+    ("url", URL_PATTERNS),
+    ("date", DATE_PATTERNS),
+    ("record_number", RECORD_PATTERNS),
+    ("id_number", ID_PATTERNS),
+    ("ip_address", IP_PATTERNS),
+    ("phone", PHONE_PATTERNS),
+    ("address", ADDRESS_PATTERNS),
+    ("age_over_89", AGE_PATTERNS),
+)
 PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.MULTILINE))
-    for kind, patterns in (
-        ("email", EMAIL_PATTERNS),
-        ("url", URL_PATTERNS),
-        ("date", DATE_PATTERNS),
-        ("record_number", RECORD_PATTERNS),
-        ("id_number", ID_PATTERNS),
-        ("ip_address", IP_PATTERNS),
-        ("phone", PHONE_PATTERNS),
-        ("address", ADDRESS_PATTERNS),
-        ("age_over_89", AGE_PATTERNS),
-    )
-    for pattern in patterns
-)  # type: ignore[assignment]
+    (kind, re.compile(pattern, re.MULTILINE)) for kind, patterns in _BY_KIND for pattern in patterns
+)
 """In order of precedence: what an earlier kind has taken, a later one does not name again."""
 
 NAMES: tuple[re.Pattern[str], ...] = tuple(re.compile(pattern, re.MULTILINE) for pattern in NAME_PATTERNS)
