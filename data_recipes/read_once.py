@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from medvlm.data_recipes.decoding import Facts, decode, key_of
 from medvlm.data_recipes.errors import BadSample
@@ -22,8 +22,8 @@ Outcomes = dict[tuple[str, str], Facts | BadSample]
 class ReadOnce:
     """Reads visuals with a fixed number of processes and remembers the outcome in ``path`` (SQLite).
 
-    A file whose size or time of change differs is read again. What was read before a kill is not lost: every call of
-    ``read`` commits.
+    A file that was refused, or whose size or time of change differs, is read again. What was read before a kill is not
+    lost: every call of ``read`` commits.
     """
 
     def __init__(self, path: Path, *, workers: int = 1) -> None:
@@ -47,6 +47,7 @@ class ReadOnce:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._data.commit()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._data.close()
@@ -60,15 +61,17 @@ class ReadOnce:
             state = _state(Path(ref.path))
             found = self._data.execute("SELECT state, told FROM visuals WHERE key = ?", (_name(ref),)).fetchone()
             if found is not None and found[0] == state:
-                outcomes[key] = _from_text(found[1])
+                outcomes[key] = Facts(**json.loads(found[1]))
             else:
                 unknown[key] = (ref, state)
         work = [ref for ref, _ in unknown.values()]
         results = map(decode, work) if self._pool is None else self._pool.map(decode, work, chunksize=4)
         for (key, (ref, state)), outcome in zip(unknown.items(), results, strict=True):
             outcomes[key] = outcome
+            if isinstance(outcome, BadSample):
+                continue  # Read again next time: a newer reader may take it.
             self._data.execute(
-                "INSERT OR REPLACE INTO visuals VALUES (?, ?, ?)", (_name(ref), state, _to_text(outcome))
+                "INSERT OR REPLACE INTO visuals VALUES (?, ?, ?)", (_name(ref), state, json.dumps(asdict(outcome)))
             )
         self._data.commit()
         return outcomes
@@ -86,17 +89,6 @@ def _state(path: Path) -> str:
     stats = [file.stat() for file in files]
     newest = max((stat.st_mtime_ns for stat in stats), default=0)
     return f"{len(files)} {sum(stat.st_size for stat in stats)} {newest}"
-
-
-def _to_text(outcome: Facts | BadSample) -> str:
-    if isinstance(outcome, BadSample):
-        return json.dumps({"reason": outcome.reason, "where": outcome.where, "mend": outcome.mend})
-    return json.dumps(asdict(outcome))
-
-
-def _from_text(text: str) -> Facts | BadSample:
-    told: dict[str, Any] = json.loads(text)
-    return BadSample(**told) if "reason" in told else Facts(**told)
 
 
 def all_visuals(sample: Sample) -> tuple[VisualRef, ...]:

@@ -47,6 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (BadConfig, BadSample) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "Stopped; no manifest was changed. The same command goes on: what was read is not read again.",
+            file=sys.stderr,
+        )
+        return 1
     _show(counts, given.out)
     return 0 if counts["samples"] else 1
 

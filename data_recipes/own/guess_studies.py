@@ -9,7 +9,7 @@ from typing import Literal
 import pydicom
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.own.look import Found, Table
+from medvlm.data_recipes.own.look import Found, Table, encoding_of
 from medvlm.data_recipes.own.settings import Reports
 from medvlm.data_recipes.readers.dicom_header import DICOM_ERRORS
 from medvlm.data_recipes.readers.refusals import decoding
@@ -32,6 +32,7 @@ class StudyGuess:
         with_patient: how many of the headers that were read have a PatientID.
         headers: how many were read.
         table: the CSV file of the reports.
+        encoding: of the .txt files or of the table.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class StudyGuess:
     with_patient: int
     headers: int
     table: Table | None = None
+    encoding: str = "utf-8"
 
 
 def guess_studies(found: Found) -> StudyGuess:
@@ -52,9 +54,9 @@ def guess_studies(found: Found) -> StudyGuess:
         except BadSample:
             continue  # Building names the file and the reason.
         headers += 1
-        for tag, by in TAGS.items():
+        for tag, key in TAGS.items():
             if values[tag]:
-                keys[by].add(values[tag])
+                keys[key].add(values[tag])
         with_patient += bool(values["PatientID"])
         keys["folder"] |= set(path.parent.relative_to(found.root.parent).parts)
     folder = _common([path.parent for path in found.dicom])
@@ -81,9 +83,12 @@ def guess_studies(found: Found) -> StudyGuess:
                 if count > best[0] and column != text:
                     why = f"{count} rows of {table.path.name} hold a {by.replace('_', ' ')} in {column!r}"
                     best = (count, Reports(path=str(table.path), by=by, column=column, text=text), why, table)
+    spoken = {encoding_of(path) for path in found.texts[:MOST_HEADERS] if path.suffix.lower() == ".txt"}
+    odd = next(iter(spoken - {"utf-8"}), "utf-8")
     return StudyGuess(
-        folder=folder, reports=best[1], why=best[2], with_patient=with_patient, headers=headers, table=best[3]
-    )
+        folder=folder, reports=best[1], why=best[2], with_patient=with_patient, headers=headers, table=best[3],
+        encoding=best[3].encoding if best[3] is not None else odd,
+    )  # fmt: skip
 
 
 def _spread(paths: tuple[Path, ...]) -> tuple[Path, ...]:

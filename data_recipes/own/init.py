@@ -19,6 +19,7 @@ from medvlm.data_recipes.own.guess_studies import guess_studies
 from medvlm.data_recipes.own.look import Found, Table, look
 from medvlm.data_recipes.own.private import examples
 from medvlm.data_recipes.own.write_recipe import recipe_of_rows, recipe_of_studies
+from medvlm.data_recipes.recipes import RECIPES
 
 MEANING = {
     "picture": "images (PNG, JPEG, TIFF, ...)",
@@ -47,6 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
     found = look(root)
     console = Console()
     _show_files(found, console)
+    known = [recipe.name for recipe in RECIPES if recipe.matches(root)]
+    if known:
+        said = (
+            f"This is the published layout of {', '.join(known)}: medvlm data walk FOLDER --out data reads it as it is."
+        )
+        console.print(said, style="yellow")
     for bad in found.unread:
         print(bad, file=sys.stderr)
     text = _recipe(found, given.out.resolve().parent, console)

@@ -16,7 +16,7 @@ from typing import Any
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.inventory import VISUAL_NAMES
 from medvlm.data_recipes.own.hub import is_datasets_folder, read_folder
-from medvlm.data_recipes.own.rows import TableKind, csv_rows, json_rows, kind_of_table
+from medvlm.data_recipes.own.rows import UTF_16, TableKind, csv_rows, json_rows, kind_of_table
 from medvlm.data_recipes.readers.content import format_of
 from medvlm.data_recipes.tables import Row
 
@@ -139,7 +139,7 @@ def _table(path: Path) -> Table | None:
     if kind in ("json list", "json lines"):
         rows = _first(json_rows(path))
         return Table(path=path, kind=kind, columns=_columns(rows), rows=rows) if rows else None
-    encoding = _encoding(path)
+    encoding = encoding_of(path)
     delimiter = _delimiter(path, encoding)
     if delimiter is None:
         return None
@@ -172,8 +172,11 @@ def _columns(rows: tuple[dict[str, Any], ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for row in rows for name in row))
 
 
-def _encoding(path: Path) -> str:
-    """utf-8 where every byte is; else cp1252, what spreadsheets of the last decades write."""
+def encoding_of(path: Path) -> str:
+    """utf-16 with a byte order mark, utf-8 where every byte is; else cp1252, what older spreadsheets write."""
+    with path.open("rb") as file:
+        if file.read(2) in UTF_16:
+            return "utf-16"
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     try:
         with path.open("rb") as file:
@@ -194,7 +197,11 @@ def _delimiter(path: Path, encoding: str) -> str | None:
             rows = [row for row in csv.reader(head, delimiter=delimiter) if row]
         except csv.Error:
             continue
-        if len(rows) < 2 or len(set(rows[0])) < len(rows[0]) or max(len(cell) for cell in rows[0]) > 60:
+        if (
+            len(rows) < 2
+            or len(set(filter(None, rows[0]))) < len(list(filter(None, rows[0])))
+            or max(len(cell) for cell in rows[0]) > 60
+        ):
             continue
         same = sum(len(row) == len(rows[0]) for row in rows[1:-1] or rows[1:])
         if len(rows[0]) > width and same >= 0.9 * max(len(rows) - 2, 1):

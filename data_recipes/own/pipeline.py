@@ -9,6 +9,7 @@ from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
+from medvlm.data_recipes.decoding import Facts, key_of
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest_folder import ManifestFolder
 from medvlm.data_recipes.own import llava, messages, preferences, table
@@ -19,7 +20,7 @@ from medvlm.data_recipes.own.rows import SourceRow, count_rows, read_rows
 from medvlm.data_recipes.own.settings import Filled, Format
 from medvlm.data_recipes.own.visuals import Visuals
 from medvlm.data_recipes.progress import tracking
-from medvlm.data_recipes.read_once import ReadOnce, all_visuals, map_visuals, with_facts
+from medvlm.data_recipes.read_once import Outcomes, ReadOnce, all_visuals, map_visuals, with_facts
 from medvlm.data_recipes.sample import Sample, VisualRef
 
 BLOCK = 256
@@ -27,6 +28,8 @@ BLOCK = 256
 OWN_VISUALS = "visuals"
 """Folder beside the manifests for pictures that stand inside the rows."""
 MEMORY = ".visuals.sqlite"
+UNKNOWN = "unknown"
+"""What readers say where a file states no modality."""
 
 Make = Callable[[SourceRow, Workshop], Iterator[Sample]]
 Draft = Sample | BadSample
@@ -75,7 +78,7 @@ def build(filled: Filled, out: Path, *, workers: int = 1, limit: int | None = No
         for block in _blocks(filled, workshop, own, limit):
             outcomes = reading.read(ref for one in block.drafts if isinstance(one, Sample) for ref in all_visuals(one))
             for draft in block.drafts:
-                finished = draft if isinstance(draft, BadSample) else with_facts(draft, outcomes)
+                finished = draft if isinstance(draft, BadSample) else _finished(draft, outcomes)
                 finished = _once(finished, ids)
                 if isinstance(finished, BadSample):
                     folder.refuse(finished, filled.recipe.name)
@@ -105,6 +108,15 @@ def _row(row: SourceRow | BadSample, make: Make, workshop: Workshop) -> tuple[Dr
         return tuple(make(row, workshop))
     except BadSample as bad:
         return (bad,)
+
+
+def _finished(draft: Sample, outcomes: Outcomes) -> Draft:
+    """The draft with hashes, and with the modality that its first visual states."""
+    refs = all_visuals(draft)
+    facts = outcomes[key_of(refs[0])] if refs else None
+    if isinstance(facts, Facts) and facts.modality != UNKNOWN and "modality" not in draft.metadata:
+        draft = replace(draft, metadata={**draft.metadata, "modality": facts.modality})
+    return with_facts(draft, outcomes)
 
 
 def _once(draft: Draft, ids: set[bytes]) -> Draft:

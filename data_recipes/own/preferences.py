@@ -7,11 +7,12 @@ implicit prompt of TRL). ``rejected_images`` shows other images with the rejecte
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.own.draft import Workshop
 from medvlm.data_recipes.own.messages import side
-from medvlm.data_recipes.own.placeholders import Waiting
+from medvlm.data_recipes.own.placeholders import PLACEHOLDER, Waiting
 from medvlm.data_recipes.own.rows import SourceRow
 from medvlm.data_recipes.own.turns import rest_first
 from medvlm.data_recipes.own.visuals import written_text
@@ -36,12 +37,27 @@ def samples(source: SourceRow, workshop: Workshop) -> Iterator[Sample]:
     yield workshop.pair(source, prompt, preference)
 
 
+def _is_whole(side: Any) -> bool:
+    """Whether a side is a conversation of its own, which ``prompt`` only repeats (UltraFeedback, older TRL)."""
+    first = side[0] if isinstance(side, list) and side else None
+    return isinstance(first, dict) and first.get("role", first.get("from")) not in ("assistant", "gpt")
+
+
+def _same_prompt(stated: Any, common: tuple[Turn, ...], key: str, where: str) -> None:
+    if isinstance(stated, str) and stated.strip() and common:
+        parts = [part.strip() for part in PLACEHOLDER.split(stated)[::2]]
+        if not all(any(part in turn.text for turn in common) for part in parts):
+            raise BadSample(
+                f"{key!r} is not what both sides begin with", where=where, mend=f"remove {key!r}, or correct the sides"
+            )
+
+
 def _sides(
     source: SourceRow, workshop: Workshop, refs: list[VisualRef]
 ) -> tuple[tuple[Turn, ...], tuple[Turn, ...], tuple[Turn, ...]]:
-    fields, where = workshop.recipe.fields, source.row.where
+    fields, row, where = workshop.recipe.fields, source.row, source.row.where
     waiting = Waiting(refs, where)
-    if source.row.values.get(fields.prompt):
+    if row.values.get(fields.prompt) and not _is_whole(row.values.get(fields.chosen)):
         prompt = side(source, fields.prompt, "user", waiting, workshop)
         chosen = side(source, fields.chosen, "assistant", waiting, workshop)
         rejected = side(source, fields.rejected, "assistant", waiting, workshop)
@@ -51,6 +67,7 @@ def _sides(
         pairs = zip(chosen, rejected, strict=False)
         common = next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
         prompt, chosen, rejected = chosen[:common], chosen[common:], rejected[common:]
+        _same_prompt(row.values.get(fields.prompt), prompt, fields.prompt, where)
     if not prompt or not chosen or not rejected:
         raise BadSample(
             f"there is no {fields.prompt!r}, and {fields.chosen!r} and {fields.rejected!r} do not begin alike and end "

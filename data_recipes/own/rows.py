@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from medvlm.data_recipes.own.json_list import read_items
 from medvlm.data_recipes.own.settings import Filled
 from medvlm.data_recipes.tables import Row
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+"""How the Unicode text of a spreadsheet begins."""
 TableKind = Literal["json list", "json lines", "csv", "datasets"]
 
 
@@ -40,6 +43,8 @@ def kind_of_table(path: Path) -> TableKind | None:
         head = file.read(4096)
     if head.startswith(b"PAR1"):
         return "datasets"
+    if head.startswith(UTF_16):
+        return "csv"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):
         return "json list"
@@ -64,11 +69,13 @@ def read_rows(filled: Filled, visuals: Path) -> Iterator[SourceRow | BadSample]:
         try:
             if not path.exists():
                 raise BadSample("no such file", where=str(path), mend="correct paths in the recipe")
-            for name, row in _rows_of(path, recipe.encoding, recipe.delimiter, visuals):
-                if isinstance(row, BadSample):
-                    yield row
+            for name, found in _rows_of(path, recipe.encoding, recipe.delimiter, visuals):
+                if isinstance(found, BadSample):
+                    yield found
                     continue
-                yield SourceRow(row=row, key=f"{stem}/{name + '/' if name else ''}{row.number}", file=name or written)
+                yield SourceRow(
+                    row=found, key=f"{stem}/{name + '/' if name else ''}{found.number}", file=name or written
+                )
         except BadSample as bad:
             yield bad  # A file that is refused as a whole ends itself, not the others.
 
@@ -149,6 +156,8 @@ def _object(item: Any, path: Path, number: int) -> Row | BadSample:
 def csv_rows(path: Path, encoding: str, delimiter: str) -> Iterator[Row | BadSample]:
     """Rows of a CSV file with a header, read as they are needed; a row that cannot be used comes out as BadSample.
 
+    Columns without a name, which spreadsheets write behind the last one, are left out.
+
     Raises:
         BadSample: another encoding, or a header that is none.
     """
@@ -159,9 +168,10 @@ def csv_rows(path: Path, encoding: str, delimiter: str) -> Iterator[Row | BadSam
         with path.open(encoding=name, errors=errors, newline="") as lines:
             reader = csv.reader(lines, delimiter=delimiter)
             header = [cell.strip() for cell in next(reader, [])]
-            if len(header) < 2 or len(set(header)) < len(header):
+            named = [name for name in header if name]
+            if len(named) < 2 or len(set(named)) < len(named):
                 raise BadSample(
-                    f"the header has {len(header)} columns, {len(set(header))} of them different",
+                    f"the header has {len(named)} columns with a name, {len(set(named))} of them different",
                     where=f"{path}:1",
                     mend="check delimiter in the recipe; each column needs its own name",
                 )
@@ -189,7 +199,9 @@ def _cells(header: list[str], cells: list[str], where: str, number: int, mend: s
         )
     if any("\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell):
         return BadSample("not UTF-8", where=where, mend=mend)
-    return Row(where=where, number=number, values=dict(zip(header, cells, strict=True)))
+    return Row(
+        where=where, number=number, values={name: cell for name, cell in zip(header, cells, strict=True) if name}
+    )
 
 
 def count_rows(filled: Filled) -> int:

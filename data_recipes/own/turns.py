@@ -43,7 +43,7 @@ def _turn(message: Any, waiting: Waiting, path: str, where: str, at: At) -> Turn
     if not isinstance(message, dict):
         raise BadSample(f"{path} must be an object, got {type(message).__name__}", where=where, mend="write an object")
     name = message.get("role", message.get("from"))
-    if name not in ROLES:
+    if not isinstance(name, str) or name not in ROLES:
         raise BadSample(
             f"{path} has the unknown role {name!r}", where=where, mend=f"use one of {', '.join(ROLES)}, or drop the row"
         )

@@ -156,8 +156,8 @@ def recipe_of_studies(found: Found, guessed: StudyGuess, home: Path) -> str:
         if how.column:
             said |= {"column": how.column, "text": how.text}
         lines.append(f"reports: {_flow(said)}  # {guessed.why}")
-        if guessed.table is not None and guessed.table.encoding != "utf-8":
-            lines.append(f"encoding: {guessed.table.encoding}  # the table is not UTF-8")
+        if guessed.encoding != "utf-8":
+            lines.append(f"encoding: {guessed.encoding}  # the reports are not UTF-8")
         if guessed.table is not None and guessed.table.delimiter != ",":
             lines.append(f"delimiter: {_flow(guessed.table.delimiter)}")
     lines += _licence()

@@ -170,6 +170,8 @@ def test_messages_faults(home):
         {"messages": [user, {"role": "assistant", "content": None}]},
         {"prompt": "Is it big?", "completion": ""},
         {"messages": "Is it big?"},
+        {"messages": [{"role": ["user"], "content": 3}]},
+        {"messages": [{"role": "user", "content": 3}]},
         '{"messages": [',
     ]
     jsonl(home / "chat.jsonl", rows)
@@ -181,7 +183,9 @@ def test_messages_faults(home):
         "chat.jsonl:3: messages[1]: the answer is empty",
         "chat.jsonl:4: 'completion' is empty",
         "chat.jsonl:5: 'messages' must be a non-empty list of messages, got str",
-        "chat.jsonl:6: not JSON: Expecting value at column 15",
+        "chat.jsonl:6: messages[0] has the unknown role ['user']",
+        "chat.jsonl:7: messages[0]: the content must be text or a list of parts, got int",
+        "chat.jsonl:8: not JSON: Expecting value at column 15",
     ]
 
 
@@ -226,6 +230,20 @@ def test_preferences_of_every_form(home):
     assert first and (first.chosen[0].text, first.rejected[0].text) == ("Clear lungs.", "A nodule.")
     assert last and [ref.path[-5:] for turn in last.rejected for ref in turn.visuals] == ["b.png"]
     assert pairs[1] == pairs[2]
+
+
+def test_sides_that_repeat_the_prompt_show_its_images(home):
+    def whole(answer: str) -> list[dict]:
+        return [{"role": "user", "content": "Write."}, {"role": "assistant", "content": answer}]
+
+    row = {"images": ["a.png"], "prompt": "Write.", "chosen": whole("Clear."), "rejected": whole("A mass.")}
+    jsonl(home / "pairs.jsonl", [row, row | {"prompt": "Look."}])
+    samples, refused = built(home, format="preferences", paths=["pairs.jsonl"], images="images")
+    assert [said(sample) for sample in samples] == [[("user", ["<image a.png>", "Write."])]]
+    assert samples[0].preference and [turn.role for turn in samples[0].preference.rejected] == ["assistant"]
+    assert refused == [
+        "pairs.jsonl:2: 'prompt' is not what both sides begin with. Mend: remove 'prompt', or correct the sides"
+    ]
 
 
 def test_preference_faults(home):

@@ -10,6 +10,7 @@ from own_fixtures import built, dicom, picture, read_back, recipe, said
 
 from medvlm.data_recipes.own.build import main
 from medvlm.data_recipes.own.json_list import read_items
+from medvlm.data_recipes.own.look import look
 from medvlm.data_recipes.own.rows import csv_rows, kind_of_table
 from medvlm.data_recipes.splits import split_of
 from medvlm.data_recipes.tables import Row
@@ -299,3 +300,23 @@ def test_csv_rows_keep_line_breaks_in_cells(tmp_path):
         (5, {"a": "3", "b": "4"}),
     ]
     assert kind_of_table(path) == "csv"
+
+
+def test_what_spreadsheets_write(home):
+    text = "file\twho\tlabel\t\t\na.png\tp1\tx\t\t\n"
+    samples, refused = table(home, text, ASK, "utf-16", encoding="utf-16", delimiter="\t")
+    assert refused == [] and len(samples) == 1
+    found = look(home)
+    assert [(one.encoding, one.delimiter, one.columns) for one in found.tables if one.kind == "csv"] == [
+        ("utf-16", "\t", ("file", "who", "label"))
+    ]
+
+
+def test_options_of_readers_and_the_modality_that_files_state(home):
+    dicom(home / "images" / "ct.dcm", series="1.2.3")
+    text = "file,who,label\na.png,p1,x\nct.dcm,p2,x\n"
+    samples, refused = table(home, text, ASK, reader={"image": {"modality": "CR"}})
+    assert [s.metadata.get("modality") for s in samples] == ["CR"]
+    assert len(refused) == 1 and "options.modality means nothing for this image" in refused[0]
+    samples, refused = table(home, text, ASK)
+    assert refused == [] and [s.metadata.get("modality") for s in samples] == [None, "CT"]
