@@ -9,7 +9,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.own.draft import Workshop
 from medvlm.data_recipes.own.identity import Owner
 from medvlm.data_recipes.own.rows import SourceRow
-from medvlm.data_recipes.own.settings import Ask, question_kind
+from medvlm.data_recipes.own.settings import KEYS_OF_VISUALS, Ask, question_kind
 from medvlm.data_recipes.own.visuals import filled_template, written_text
 from medvlm.data_recipes.sample import QuestionKind, Sample, VisualRef
 from medvlm.data_recipes.tables import ABSENT, Row
@@ -23,6 +23,11 @@ def samples(source: SourceRow, workshop: Workshop) -> Iterator[Sample]:
     """
     answered = answers(source.row, workshop.recipe.ask)
     refs = tuple(workshop.visuals.named(source.row))
+    keys = workshop.recipe.fields.visuals or tuple(key for key in KEYS_OF_VISUALS if key in source.row.values)
+    if keys and not refs:
+        raise BadSample(
+            f"no visual is named ({', '.join(keys)})", where=source.row.where, mend="fill it in or drop the row"
+        )
     yield from asking(source, answered, refs, workshop.owners.of(source, refs), workshop)
 
 

@@ -128,6 +128,14 @@ def test_one_sample_per_series_kinds_and_too_many(home):
     )
 
 
+def test_lists_hold_ids_as_the_headers_write_them(home):
+    write_texts(home, ["ACC1", "ACC2"])
+    (home / "train.txt").write_text("raw-id-1\n")
+    (home / "test.txt").write_text("raw-id-2\n")
+    samples, refused = build(home, split={"lists": {"train": "train.txt", "test": "test.txt"}})
+    assert refused == [] and {(len(s.visuals()), s.split) for s in samples} == {(1, "train"), (2, "test")}
+
+
 def test_reports_that_are_not_there_are_refused(home, capsys):
     path = recipe(home, format="dicom", paths=["scans"], ask=ASK, reports={"path": "none", "by": "folder"})
     assert main([str(path), "--out", str(home / "out")]) == 1

@@ -23,6 +23,7 @@ a.png,p1,Is there a nodule?,
 a.png,,Is there a nodule?,no
 a.png,p1,Is there a nodule?
 a.png,p1,,no
+,p1,Is there a nodule?,no
 """
 
 
@@ -57,6 +58,7 @@ def test_questions_and_their_faults(home):
         "rows.csv:6: the patient ('who') is empty. Mend: fill it in or drop the row",
         "rows.csv:7: 3 cells for 4 columns. Mend: quote cells that hold the delimiter",
         "rows.csv:8: 'question' is empty. Mend: fill in 'question' or drop the row",
+        "rows.csv:9: no visual is named (file). Mend: fill it in or drop the row",
     ]
 
 
