@@ -19,7 +19,7 @@ Part = Literal["train", "validation", "test", "registered"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test", "registered")
 """Splits, and the rows of registered test sets; training must share nothing with the ones that stand after it."""
 
-WRITTEN = ("quarantine.jsonl", "findings.jsonl", "visuals.jsonl", "lengths.jsonl")
+WRITTEN = ("quarantine.jsonl", "findings.jsonl", "visuals.jsonl", "lengths.jsonl", "texts.jsonl")
 """JSONL files of the walk and of the check that are no manifests."""
 
 
@@ -127,6 +127,14 @@ class Catalogue:
 
     def is_registered(self, number: int) -> bool:
         return self._place(number)[0] >= self._under_test
+
+    def under_test(self) -> int:
+        """How many rows are no rows of registered test sets; they come first."""
+        return self._ends[self._under_test - 1] if self._under_test else 0
+
+    def fingerprints(self) -> list[str]:
+        """SHA-256 of each manifest under test."""
+        return [rows.fingerprint for rows in self._rows[: self._under_test]]
 
     def _place(self, number: int) -> tuple[int, int]:
         manifest = bisect_right(self._ends, number)

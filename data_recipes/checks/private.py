@@ -1,18 +1,14 @@
-"""Identifiers of patients in texts, DICOM tags and pixels, by the rules of medvlm.data_recipes.deidentification."""
+"""Identifiers of patients in DICOM tags and pixels, by the rules of medvlm.data_recipes.deidentification."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from medvlm.data_recipes.checks.catalogue import Catalogue, Seen
-from medvlm.data_recipes.checks.finding import Finding, Severity
+from medvlm.data_recipes.checks.finding import Severity
 from medvlm.data_recipes.deidentification.pixels import burned_in_text
 from medvlm.data_recipes.deidentification.tags import identifying_tags
-from medvlm.data_recipes.deidentification.text import Identifier, find_identifiers
 from medvlm.data_recipes.readers.content import format_of
 from medvlm.model.visual import Visual
 
@@ -21,9 +17,6 @@ DIRECT_TAGS = ("PatientName", "PatientID", "PatientBirthDate", "PatientBirthName
                "MilitaryRank", "EthnicGroup", "IssuerOfPatientID")  # fmt: skip
 """Attributes that name the patient: errors. Others (dates, institution, physicians, accession number) are warnings,
 because many released data sets keep them on purpose, shifted or replaced."""
-
-WEAK_KINDS = ("date", "url", "ip_address")
-"""Kinds that texts of public sources hold without a patient behind them: warnings."""
 
 MANY_WORDS = 4
 """Words in the pixels, none of which looks like an identifier, from which a look is asked for: side marks and
@@ -64,41 +57,6 @@ def private_text(visual: Visual) -> tuple[str, ...]:
     for box in burned_in_text(visual):
         kinds += sorted(set(box.kinds)) or ["word"]
     return tuple(kinds)
-
-
-class PrivateTexts:
-    """Finds rows whose texts hold identifiers; only their kinds and places are told."""
-
-    def __init__(self) -> None:
-        self._rows: list[int] = []
-
-    def see(self, row: Seen) -> None:
-        if not row.registered and any(_found(text) for text in row.texts()):
-            self._rows.append(row.number)
-
-    def findings(self, catalogue: Catalogue) -> Iterator[Finding]:
-        for number in self._rows:
-            row = catalogue.seen(number)
-            places = [(place, one) for place, text in enumerate(row.texts()) for one in _found(text)]
-            yield Finding(
-                check="names_in_text",
-                severity="warning" if all(one.kind in WEAK_KINDS for _, one in places) else "error",
-                where=row.where,
-                sample_id=row.sample.sample_id,
-                reason=", ".join(_told(place, one) for place, one in places[:5])
-                + (f" and {len(places) - 5} more" if len(places) > 5 else ""),
-                mend=MEND,
-            )
-
-
-@lru_cache(maxsize=1 << 16)
-def _found(text: str) -> tuple[Identifier, ...]:
-    """Questions come again and again, and the rules take a millisecond for each."""
-    return find_identifiers(text)
-
-
-def _told(place: int, one: Identifier) -> str:
-    return f"{one.kind.replace('_', ' ')} in text {place + 1}, characters {one.start} to {one.end}"
 
 
 def judged_tags(tags: tuple[str, ...]) -> tuple[Severity, str]:

@@ -1,4 +1,4 @@
-"""All checks over all rows and visuals: three passes over the manifests, one over the files."""
+"""All checks over all rows and visuals: a few passes over the manifests, one over the files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from medvlm.data_recipes.checks.journal import Journal
 from medvlm.data_recipes.checks.lengths import Budget, Measured, length_findings
 from medvlm.data_recipes.checks.licences import Licences
 from medvlm.data_recipes.checks.patients import Patients, SampleIds
-from medvlm.data_recipes.checks.private import Private, PrivateTexts
+from medvlm.data_recipes.checks.private import Private
+from medvlm.data_recipes.checks.private_texts import private_text_findings
 from medvlm.data_recipes.checks.shortcuts import Shortcuts
 from medvlm.data_recipes.checks.sides import Sides
 from medvlm.data_recipes.checks.targets import Targets
@@ -77,7 +78,7 @@ class Survey:
         plan, catalogue = self.plan, self.catalogue
         checks: list[RowCheck] = [
             Patients(plan.allow_official), SampleIds(), Targets(), self.licences, Sides(plan.augmentations),
-            PrivateTexts(), self.answers, self.shortcuts,
+            self.answers, self.shortcuts,
         ]  # fmt: skip
         with tracking("reading rows", len(catalogue), show=plan.progress) as track:
             for number in range(len(catalogue)):
@@ -91,6 +92,8 @@ class Survey:
                 self.visuals.see(row)
                 for check in checks:
                     check.see(row)
+        with Journal(plan.out / "texts.jsonl") as journal:
+            yield from private_text_findings(catalogue, journal, workers=plan.workers, progress=plan.progress)
         copies, files = Copies(self.visuals, plan.distance), Files(self.visuals)
         with Journal(plan.out / "visuals.jsonl") as journal:
             for number, look in look_at_all(

@@ -8,9 +8,11 @@ from checked_set import row_of
 
 from medvlm.data_recipes.checks.answers import Answers
 from medvlm.data_recipes.checks.catalogue import Catalogue, manifests_in
+from medvlm.data_recipes.checks.journal import Journal
 from medvlm.data_recipes.checks.licences import Licences, terms_of
 from medvlm.data_recipes.checks.patients import Patients, SampleIds
-from medvlm.data_recipes.checks.private import PrivateTexts, judged_pixels, judged_tags
+from medvlm.data_recipes.checks.private import judged_pixels, judged_tags
+from medvlm.data_recipes.checks.private_texts import private_text_findings
 from medvlm.data_recipes.checks.shortcuts import Shortcuts
 from medvlm.data_recipes.checks.sides import Sides, augmentations_of, mirroring
 from medvlm.data_recipes.checks.survey import refused
@@ -286,12 +288,24 @@ def test_identifiers_in_texts_are_told_by_kind_and_place_and_never_quoted(tmp_pa
         asked(1, "Report", "There is a 3.2 cm nodule in the left upper lobe, segment 2."),
     ]
     catalogue = catalogue_of(tmp_path, rows)
-    check = PrivateTexts()
-    assert found(check, catalogue) == [("error", 1)]
-    (finding,) = check.findings(catalogue)
-    told = json.dumps(finding.to_dict())
+    with Journal(tmp_path / "texts.jsonl") as journal:
+        (finding,) = private_text_findings(catalogue, journal)
+        assert len(journal) == 1
+        (again,) = private_text_findings(catalogue, journal)
+        assert again == finding and len(journal) == 1
+    told = json.dumps(finding.to_dict()) + (tmp_path / "texts.jsonl").read_text()
+    assert finding.where.endswith("rows.jsonl:1") and finding.severity == "error"
     assert "Jones" not in told and "48213377" not in told
     assert "name in text 2, characters" in told
+
+
+def test_texts_of_many_rows_are_searched_by_processes_and_a_date_alone_is_a_warning(tmp_path):
+    rows = [asked(n, "Report", "No change.") for n in range(1200)]
+    rows[1100] = asked(1100, "Report", "Compared with the film of March 3, 2019 there is no change.")
+    with Journal(tmp_path / "texts.jsonl") as journal:
+        told = list(private_text_findings(catalogue_of(tmp_path, rows), journal, workers=2))
+        assert len(journal) == 3
+    assert [(f.severity, f.where.rsplit(":", 1)[1]) for f in told] == [("warning", "1101")]
 
 
 def test_tags_of_the_patient_are_errors_and_others_warnings():
