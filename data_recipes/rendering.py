@@ -14,9 +14,9 @@ import numpy as np
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.packing import Length, length_of
 from medvlm.data_recipes.patch_cache import PatchCache
-from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.readers.header_size import header_size
 from medvlm.data_recipes.sample import Sample, Turn, VisualRef, chat, visuals_of
+from medvlm.data_recipes.scaled_reading import read_for
 from medvlm.model.loading import Processor
 from medvlm.model.processing import AXIS_KIND, PatchedVisual, Rendered
 
@@ -120,7 +120,7 @@ class Renderer:
             return self._memory[key]
         visual = None if self.cache is None else self.cache.get(key)
         if visual is None:
-            loaded = read(ref, self.root)
+            loaded = read_for(ref, self.root, self.processor)
             try:
                 visual = self.processor.patch(loaded)
             except ValueError as error:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "datasets").glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-COMMAND = re.compile(r"(?:^|`|\s)medvlm ([a-z][\w-]*(?: (?:phantoms|walk)\b)?)")
+COMMAND = re.compile(r"(?:^|`|\s)medvlm (data(?: [a-z]+)?|[a-z][\w-]*)")
 MODULE = re.compile(r"(?:python|python3|torchrun [^\n]*?) -m (medvlm[\w.]+)")
 
 
@@ -134,7 +134,7 @@ def test_options_of_the_readers_are_described():
     table = page[page.index("## Readers") : page.index("- **Units.**")]
     rows = [row.split("|")[3] for row in table.splitlines() if row.startswith("|")][2:]
     for reader, row in zip(readers, rows, strict=True):
-        names = {name for name in inspect.signature(reader).parameters if name not in ("path", "source")}
+        names = {name for name in inspect.signature(reader).parameters if name not in ("path", "source", "at_least")}
         assert set(re.findall(r"`(\w+)`", row)) == names, reader.__module__
 
 

@@ -373,13 +373,13 @@ def test_a_planted_mirror_is_seen_by_that_test(tmp_path):
 
 
 def test_a_mirror_where_files_are_read_is_seen_by_that_test(tmp_path, monkeypatch):
-    def mirrored(ref, root):
+    def mirrored(ref, root, processor):
         visual = read(ref, root)
         if not isinstance(visual, Volume):
             return visual
         return replace(visual, voxels=np.ascontiguousarray(visual.voxels[:, :, ::-1]))
 
-    monkeypatch.setattr("medvlm.data_recipes.rendering.read", mirrored)
+    monkeypatch.setattr("medvlm.data_recipes.rendering.read_for", mirrored)
     samples = sided_manifest(tmp_path)
     assert sorted(turned_in_training(Renderer(processor(), tmp_path), samples, rounds=1)) == ["s0", "s2", "s4"]
 
