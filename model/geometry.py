@@ -130,10 +130,21 @@ def weighted(array: Tensor, axis: int, indices: Tensor, weights: Tensor) -> Tens
     """Resample one axis by the taps that ``taps_of`` gives, or some of their rows."""
     shape = [1] * array.ndim
     shape[axis] = len(indices)
-    total = array.index_select(axis, indices[:, 0]).mul_(weights[:, 0].view(shape))
+    total = torch.mul(_chosen(array, axis, indices[:, 0]), weights[:, 0].view(shape))
     for tap in range(1, indices.shape[1]):
-        total.addcmul_(array.index_select(axis, indices[:, tap]), weights[:, tap].view(shape))
+        total.addcmul_(_chosen(array, axis, indices[:, tap]), weights[:, tap].view(shape))
     return total
+
+
+def _chosen(array: Tensor, axis: int, indices: Tensor) -> Tensor:
+    """``array.index_select``, as a view where the indices are evenly spaced."""
+    first, last, count = int(indices[0]), int(indices[-1]), len(indices)
+    step = (last - first) // (count - 1) if count > 1 else 1
+    if step < 1 or not torch.equal(indices, torch.arange(first, first + step * count, step)):
+        return array.index_select(axis, indices)
+    chosen = [slice(None)] * array.ndim
+    chosen[axis] = slice(first, last + 1, step)
+    return array[tuple(chosen)]
 
 
 def resize_axis(array: Tensor, axis: int, new: int, extent: float | None = None) -> Tensor:

@@ -11,8 +11,8 @@ from medvlm.model.geometry import resize_axis, taps_of, weighted
 
 Window = tuple[float, float]
 
-SLAB_BYTES = 1 << 20
-"""Of one channel of the slices that are worked on together: about the second-level cache of one core."""
+SLAB_BYTES = 1 << 22
+"""Of one channel of the slices that are worked on together: stays in a cache, and calls cost less than numbers."""
 
 
 def windowed_and_resized(voxels: np.ndarray, windows: Sequence[Window], size: tuple[int, int, int]) -> np.ndarray:

@@ -102,7 +102,9 @@ class Stored:
             return np.ascontiguousarray(values, dtype=np.float32)
         out = np.empty(values.shape, dtype=np.float32)
         for k, slice_ in enumerate(values):
-            np.multiply(slice_, np.float32(self.slope), out=out[k], casting="unsafe")
+            out[k] = slice_
+            if self.slope != 1:
+                out[k] *= np.float32(self.slope)
             out[k] += np.float32(self.inter)
         return out
 
