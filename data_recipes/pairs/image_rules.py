@@ -16,7 +16,7 @@ from medvlm.data_recipes.box_text import read_box
 from medvlm.data_recipes.grounding import Box
 from medvlm.data_recipes.pairs.case import Case, generator_for, plain_prompt
 from medvlm.data_recipes.pairs.corrupt import CENTRE, cropped, noised
-from medvlm.data_recipes.pairs.english import same_text
+from medvlm.data_recipes.pairs.english import sentences
 from medvlm.data_recipes.pairs.finding_words import mentioned
 from medvlm.data_recipes.pairs.other_report import differ
 from medvlm.data_recipes.pairs.pool import Entry, Pool
@@ -142,7 +142,8 @@ def claims_finding(case: Case) -> bool:
     if case.is_report:
         return bool(case.positives)
     if re.fullmatch(r"\s*yes\W*", case.answer, re.I):
-        return bool(mentioned(case.prompt))
+        # "Are the lungs free of consolidation?" asks for what is not there.
+        return any(s.asserted == len(s.text) and mentioned(s.text) for s in sentences(case.prompt))
     return bool(mentioned(case.answer)) and all(s.asserted for s in case.sentences)
 
 
@@ -158,7 +159,7 @@ def _other_patient(case: Case, pool: Pool, seed: int) -> Entry | None:
     """Another patient's sample of the same group of whose image the text is not true.
 
     Between reports a salient finding must be asserted in one only; between short answers the question must be the same
-    and the answer another.
+    and the answers may share no word: "x-ray" and "chest x-ray" are both true.
     """
     rng = generator_for(seed, case.sample.sample_id, "image_other_patient")
     own = {ref.path for turn in case.turns for ref in turn.visuals}
@@ -168,6 +169,10 @@ def _other_patient(case: Case, pool: Pool, seed: int) -> Entry | None:
         if case.is_report:
             if case.english and other.report and differ(case.positives, other.positives):
                 return other
-        elif plain_prompt(case.prompt) == other.prompt and not same_text(case.answer, other.answer):
+        elif plain_prompt(case.prompt) == other.prompt and not _words(case.answer) & _words(other.answer):
             return other
     return None
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[^\W_]+", text.lower())) - {"the", "a", "an", "of", "in", "on", "and", "side"}

@@ -44,7 +44,7 @@ _NORMAL_OF: tuple[tuple[re.Pattern[str], frozenset[str]], ...] = (
     ),
     (
         re.compile(
-            r"\bmediastin\w+\b[^.;]*\b(?:normal|unremarkable|limits|midline)|\bnormal[^.;]*\bmediastin\w+|"
+            r"\b(?:cardio)?mediastin\w+\b[^.;]*\b(?:normal|unremarkable|limits|midline)|\bnormal[^.;]*\b(?:cardio)?mediastin\w+|"
             r"\bhila\w*\b[^.;]*\b(?:normal|unremarkable)",
             re.I,
         ),

@@ -25,7 +25,7 @@ def omitted_finding(case: Case, rng: np.random.Generator, pool: Pool) -> Change 
     for key in keys:
         dropped = [s for s in case.sentences if group_of(key) in {group_of(k) for k in mentioned(s.text)}]
         # A sentence that also denies or calls normal would take a true denial with it.
-        if all(s.asserted == len(s.text) or s.doubtful for s in dropped) and _sections_keep_text(case, dropped):
+        if all(s.asserted == len(s.text) for s in dropped) and _sections_keep_text(case, dropped):
             ways.append((key, dropped))
     if not ways:
         return None

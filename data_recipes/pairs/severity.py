@@ -31,16 +31,15 @@ _RANGE = re.compile(
     re.I,
 )
 _NAME_AFTER = re.compile(
-    r"^\s+(?:bowel|intestin\w+|airways?|vessels?|body habitus|field|angle|obstructive|"
-r"bronch\w+|kidney disease|part|amount of|"
-    r"cell|distance|portion|saphenous)\b",
+    r"^\s+(?:bowel|intestin\w+|airways?|vessels?|body habitus|sized|in caliber|kypho\w+|angulat\w+|field|angle|"
+    r"obstructive|bronch\w+|kidney disease|part|amount of|cell|distance|portion|saphenous)\b",
     re.I,
-)  # fmt: skip
+)
 
 
 def severity_swap(case: Case, rng: np.random.Generator, pool: Pool) -> Change | None:
     """One word of severity, size or age is swapped, wherever it is said of the same finding."""
-    if not case.english or case.answer.rstrip().endswith("?"):
+    if not case.english or (not case.is_report and any(s.doubtful for s in case.sentences)):
         return None
     ways = [
         (sentence, match)

@@ -141,6 +141,7 @@ def test_questions_about_one_image_share_its_noise(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("answer", "prompt"),
     [("yes", "Is this an axial CT?"), ("no", "Is there an effusion?"), ("CT", "Which modality is it?"),
+        ("yes", "Are the lungs free of consolidation?"),
      ("The lungs are clear. No pleural effusion or pneumothorax is seen.", "Write the report.")],
 )  # fmt: skip
 def test_a_crop_is_not_made_where_the_text_would_stay_true(answer, prompt, tmp_path) -> None:
@@ -166,6 +167,8 @@ def test_a_crop_takes_the_box_of_the_answer(tmp_path) -> None:
         ("yes", "Is there an effusion?", "no", "Is there an effusion?", True),
         ("yes", "Is there an effusion?", "Yes.", "Is there an effusion?", False),
         ("yes", "Is there an effusion?", "no", "Is there a mass?", False),
+        ("X-ray", "What type of image is this?", "Chest X-ray", "What type of image is this?", False),
+        ("left kidney", "Where is the lesion?", "Liver", "Where is the lesion?", True),
     ],
 )
 def test_another_patient_must_make_the_text_false(answer, prompt, other_answer, other_prompt, made, tmp_path) -> None:

@@ -78,6 +78,7 @@ def changed(
         (side_flip, "bilateral, left more than that", None),
         (side_flip, "The left ventricle", None),
         (side_flip, "not in the left lung", None),
+        (side_flip, "The left lung is clear.", None),
         (negation_flip, "There is a nodule.", "There is no nodule."),
         (negation_flip, "No effusion.", "There is an effusion."),
         (negation_flip, "There are no nodules.", "There are nodules."),
@@ -100,6 +101,8 @@ def changed(
         (severity_swap, "small bowel obstruction", None),
         (severity_swap, "chronic obstructive pulmonary disease", None),
         (severity_swap, "No acute fracture", None),
+        (severity_swap, "with an acute kyphosis", None),
+        (severity_swap, "Chronic sinusitis vs. hemorrhage", None),
         (number_change, "L4/5", None),
         (number_change, "T2-weighted", None),
         (number_change, "less than 5 mm nodule", None),
@@ -117,7 +120,8 @@ def test_rules(rule, answer, wrong) -> None:
 
 
 REPORT = (
-    "Findings: There is a moderate left pleural effusion. No pneumothorax. The right lung is clear. Heart size is normal. "
+    "Findings: There is a moderate left pleural effusion. No pneumothorax. The right lung is clear. "
+    "Heart size is normal. "
     "A 12 mm nodule is in the right upper lobe. Impression: Moderate left pleural effusion. Right upper lobe nodule."
 )
 
