@@ -68,6 +68,8 @@ def apply_profile(dataset: Dataset, *, key: Key, options: Options, where: Path, 
     tally = Tally()
     mend = "export the file again, or leave it out"
     with decoding(where, "DICOM attributes", mend, also=DICOM_ERRORS, quote=False), quiet():
+        _parse(dataset)
+    with quiet():
         patient = patient_of(dataset)
         run = _Run(key, options, patient, tuple(more), tally)
         run.walk(dataset)
@@ -76,6 +78,15 @@ def apply_profile(dataset: Dataset, *, key: Key, options: Options, where: Path, 
         _state(dataset, options)
         _write_meta(dataset)
     return tally
+
+
+def _parse(dataset: Dataset) -> None:
+    """Decode what will be looked at, so that a damaged attribute shows here and not within our own steps."""
+    for tag in list(dataset.keys()):
+        if not _is_number(dataset, tag):
+            element = dataset[tag]
+            for item in element.value or () if element.VR == "SQ" else ():
+                _parse(item)
 
 
 class _Run:
@@ -89,7 +100,7 @@ class _Run:
     def walk(self, dataset: Dataset) -> None:
         creators = {
             (tag.group, tag.element): str(dataset[tag].value).strip().lower()
-            for tag in dataset
+            for tag in list(dataset.keys())
             if tag.is_private_creator
         }
         used: set[int] = set()

@@ -67,6 +67,9 @@ def identifying_attributes(dataset: Dataset, *, where: Path, strict: bool = Fals
     """
     mend = "export the file again, or leave it out"
     with decoding(where, "DICOM attributes", mend, also=DICOM_ERRORS, quote=False), quiet():
+        for _ in dataset.iterall():
+            pass  # decodes each attribute, so that a damaged one shows here and not within our own rules
+    with quiet():
         removed = str(dataset.get("PatientIdentityRemoved", "")).upper() == "YES"
         kept = _kept_on_purpose(dataset) if removed else frozenset()
         found = set(_walk(dataset, "", kept, removed, strict))

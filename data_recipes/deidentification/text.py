@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from medvlm.data_recipes.deidentification.protected import Span, mark_spans, measurement_spans, without
-from medvlm.data_recipes.deidentification.text_patterns import GIVEN, NAMES, PATTERNS, Kind
+from medvlm.data_recipes.deidentification.text_patterns import GIVEN, MONTH_ALONE, NAMES, PATIENT_GIVEN, PATTERNS, Kind
 from medvlm.data_recipes.deidentification.words import EPONYM_TAIL, GIVEN_NAMES, NO_NAMES
 
 __all__ = ["Identifier", "Kind", "find_identifiers", "united"]
@@ -21,6 +21,8 @@ __all__ = ["Identifier", "Kind", "find_identifiers", "united"]
 _WORDS = re.compile(r"[^\W\d_][\w'’.-]*")
 _SURE = ("record_number", "id_number", "phone", "email", "url", "date", "ip_address", "age_over_89")
 """Kinds whose form or label is proof enough: a measurement inside them is none."""
+
+_DIGITS = ("date", "record_number", "id_number", "ip_address", "phone", "age_over_89")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,12 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
     marks = mark_spans(text)
     kept = (*marks, *measurement_spans(text))
     found: list[Identifier] = []
+    digits = any(letter.isdigit() for letter in text)
     for kind, pattern in PATTERNS:
+        if not digits and kind in _DIGITS and pattern.pattern != MONTH_ALONE:
+            continue  # most sentences of reports hold no number, and looking for one is slow
+        if kind == "email" and "@" not in text:
+            continue
         for match in pattern.finditer(text):
             spared = marks if kind in _SURE else kept
             found += _pieces(text, kind, match.span("x"), spared, found)
@@ -78,6 +85,9 @@ def _names(text: str) -> Iterator[Span]:
             span = _cut(text, match.span("x"))
             if span is not None and not _is_eponym(text, span):
                 yield span
+    for match in PATIENT_GIVEN.finditer(text):
+        if match["x"].lower() in GIVEN_NAMES:
+            yield match.span("x")
     for pattern in GIVEN:
         for match in pattern.finditer(text):
             given, rest = match["given"].lower(), match["rest"]

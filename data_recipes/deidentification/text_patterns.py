@@ -21,12 +21,14 @@ WORD = rf"(?:(?:[Dd]['’]|O['’]|Mc|Mac)?[{_UP}][{_LOW}'’]+(?:-[{_UP}][{_LOW
 """A capitalised word, or one in capitals, of two letters or more."""
 _PARTICLE = r"(?:(?:van|von|der|den|de|del|della|di|da|dos|la|le|bin|al|el|zu)\s+){0,2}"
 NAME = rf"(?:{_INITIAL}\s*){{0,2}}{_PARTICLE}{WORD}(?:[ \t]+(?:{_INITIAL}[ \t]*){{0,2}}{_PARTICLE}{WORD}){{0,3}}"
-_LAST_FIRST = rf"{_PARTICLE}{WORD}(?:[ \t]{WORD})?,[ \t]*{WORD}(?:[ \t]+(?:{_INITIAL}|{WORD}|[{_UP}]\b)){{0,2}}"
+_LAST_FIRST = (
+    rf"{_PARTICLE}{WORD}(?:[ \t]{WORD})?(?:[ \t]M\.?D\.?)?,[ \t]*{WORD}(?:[ \t]+(?:{_INITIAL}|{WORD}|[{_UP}]\b)){{0,2}}"
+)
 _CARET = rf"[{_UP}{_LOW}'’-]{{2,}}(?:\^[{_UP}{_LOW}'’. -]*)*\^[{_UP}{_LOW}'’.-]+"
 
 _TITLE = (
-    r"(?:Dr|DR|Drs|Prof|PROF|Mr|Mrs|Ms|MRS|Sr|Sra|Srta|Dra|Dott|Dott\.ssa|Sig|Sig\.ra|Mme|Mlle|Priv\.-Doz|PD Dr)\.|"
-    r"\b(?:Dr|Drs|Prof|Mr|Mrs|Ms|Miss|Mme|Mlle|Mister|Doctor|Professor|Nurse|Technologist|Herrn?|Frau|Monsieur|Madame|"
+    r"(?:Dr|DR|Drs|Prof|PROF|Mr|Mrs|Ms|MRS|Sr|Sra|Srta|Dra|Dott|Dott\.ssa|Sig|Mme|Mlle|Priv\.-Doz|PD Dr)\.|"
+    r"\bSig\.?(?:ra|na)\b|\b(?:Dr|Drs|Prof|Mr|Mrs|Ms|Miss|Mme|Mlle|Mister|Doctor|Professor|Nurse|Technologist|Herrn?|Frau|Monsieur|Madame|"
     r"Señora?|Doctora|Signora?|Dottor|Dottoressa|Senhora?)\b"
 )
 _SIGNED = (
@@ -39,7 +41,7 @@ _SIGNED = (
 )
 _ROLE = (
     r"(?i:\b(?:attending|resident|fellow|(?:reading |interpreting )?radiologist|(?:referring |ordering |requesting |"
-    r"primary care |attending |performing )?(?:physician|provider|clinician|doctor)|technologist|sonographer|"
+    r"primary care |attending |performing )?(?:physician|provider|clinician|doctor|dr\.?)|technologist|sonographer|"
     r"surgeon|author|reader|pcp|electronically signed|signed|signature|transcriptionist|arzt|ärztin|überweiser|"
     r"médico|médecin|medico|next of kin|emergency contact|guardian|employer|caregiver)\s*:\s*)"
 )
@@ -65,6 +67,10 @@ NAME_PATTERNS = (
     rf"(?P<x>{WORD}[ \t]+(?:{_INITIAL}[ \t]*)?{WORD})[ \t]+M\.?D\.?(?![\w])",
     rf"{_RELATION}(?P<x>{NAME})",
     rf"(?P<x>{_CARET})",
+    rf"(?P<x>{NAME}),?[ \t]+(?:née?|nat[oa] il|geb\.|geboren|nacid[oa])(?![\w])",
+    rf"\b(?:patient|patiente|chez|Patient)[ \t]+M\.[ \t]+(?P<x>{NAME})",
+    r"(?i)\b(?:transcribed by|dictated by|typed by|signed by|tech(?:nologist)?:|transcriptionist:|author:)"
+    r"[ \t]*:?[ \t]*(?P<x>[a-z]{2,12}\d{0,4})(?=[ \t]*(?:$|[\r\n,;/]|on \d|at \d))",
 )
 
 GIVEN_THEN_SURNAME = rf"\b(?P<given>{WORD})[ \t]+(?P<rest>(?:{_INITIAL}[ \t]*|[{_UP}][ \t]+)?{_PARTICLE}{WORD})"
@@ -80,6 +86,11 @@ _NO_SIZE = r"(?!\s*(?:mm|cm|ml|cc|m|g|mg|kg|days?|weeks?|months?|years?|hours?|%
 _LINK = r"(?:[\s,./-]|de\b|del\b|do\b|of\b|d['’])*"
 _LINK_1 = r"(?:[\s,./-]|\bde\b|\bdel\b|\bdo\b|\bof\b)+"
 
+MONTH_ALONE = (
+    rf"(?<![\w])(?i:since|last|early|mid|late|end of|beginning of|in|until|im|seit|en|depuis|desde|em|dal)[\s-]+"
+    rf"(?P<x>(?:{'|'.join(m.capitalize() for m in MONTHS if len(m) > 3 and m not in ('march', 'mars', 'sept'))}|"
+    rf"March(?!\s+\w+ing))\b)"
+)
 DATE_PATTERNS = (
     rf"(?<![\d.])(?P<x>{_YEAR}([-/.])(?:0?[1-9]|1[0-2])\2{_DAY})(?!\d)",
     rf"(?<![\d./-])(?P<x>(?:{_DAY}([./-])(?:0?[1-9]|1[0-2])|(?:0?[1-9]|1[0-2])([./-]){_DAY})(?:\2|\3)"
@@ -100,12 +111,12 @@ DATE_PATTERNS = (
     rf"{_NO_SIZE}",
     rf"(?i)(?<![\w])(?P<x>(?:{_MONTH}|{_SHORT})\b\.?(?:[\s,/-]|\bde\b|\bdel\b|\bof\b)*{_YEAR})(?!\d)",
     rf"(?i)(?<![\w])(?P<x>{_YEAR}[\s/-]+{_MONTH}\b(?:[\s/-]+{_DAY}\b)?)",
-    rf"(?<![\w])(?i:since|last|early|mid|late|end of|beginning of|in|until|im|seit|en|depuis|desde|em|dal)[\s-]+"
-    rf"(?P<x>(?:{'|'.join(m.capitalize() for m in MONTHS if len(m) > 3 and m not in ('march', 'mars', 'sept'))}|"
-    rf"March(?!\s+\w+ing))\b)",
     r"(?i)\b(?:on|dated?|since|until|through|from|of|study|exam|vom|am|du|del)\s*:?\s+"
     r"(?P<x>(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01]))(?![\d/]|\.\d)(?<!/10)(?<!\d/5)"
     r"(?!\s*(?:pain|scale|strength|points?|power|motor|images?|mm|cm|weeks?|days?))",
+    rf"(?<![\d/.-])(?P<x>(?:0[1-9]|1[0-2]|[1-9](?=/))[/.-]{_YEAR})(?![\d/-]|\.\d){_NO_SIZE}",
+    rf"\b(?:am|vom|seit|bis)\s+(?P<x>{_DAY}\.\s?(?:0?[1-9]|1[0-2])\.)(?!\d)",
+    MONTH_ALONE,
     r"(?P<x>(?:19|20)\d{2}\s*年\s*\d{1,2}\s*月(?:\s*\d{1,2}\s*日)?)",
 )
 
@@ -114,6 +125,7 @@ _SAYS = r"(?:\s*(?:number|num|no|nr|n|id|code)\b\.?|\s*[#№º])?\s*(?:is\s+)?[:
 _MUST_SAY = r"\s*(?:(?:number|num|no|nr|id|code)\b\.?|[#№º:=])\s*(?:is\s+)?[:=#]?\s*"
 
 RECORD_PATTERNS = (
+    r"(?:^|[;,.|]\s*|\s{2})(?:ID|Id|PID|UHID)\s*[:=#]\s*(?P<x>[A-Z]{0,3}-?\d{5,})\b",
     rf"(?i)\b(?:MRN|MR\s?#|medical record|med rec|hospital number|hosp(?:ital)? no|patient[ _-]?id|pat[ -]?id|pt id|"
     rf"accession|acc(?:ession)? ?(?:no|#|number)|patientennummer|patienten-?id|fall-?nr|fallnummer|aufnahmenummer|"
     rf"nip|ipp|nhc|prontu[aá]rio|historia cl[ií]nica|n[uú]mero de historia|cartella clinica){_SAYS}(?P<x>{_TOKEN})",
@@ -222,3 +234,5 @@ PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
 
 NAMES: tuple[re.Pattern[str], ...] = tuple(re.compile(pattern, re.MULTILINE) for pattern in NAME_PATTERNS)
 GIVEN: tuple[re.Pattern[str], ...] = tuple(re.compile(p) for p in (GIVEN_THEN_SURNAME, SURNAME_THEN_GIVEN))
+PATIENT_GIVEN = re.compile(rf"\b(?i:pt|patient|baby|infant)\.?[ \t]+(?P<x>{WORD})")
+"""A given name alone after "patient": it must be one of the list."""

@@ -38,7 +38,8 @@ recommend referring renal report request requested resident result reviewed righ
 sinus skull small soft spine spleen stable status study supine surgeon surgery surgical system team technique
 technologist telephone teleradiology test the their there these they this thoracic thorax thyroid tissue today to
 trauma treatment two ultrasound unavailable unchanged unit unknown unremarkable upper urgent urology uterus vascular
-venous view views ward was we weight well were when which who will with within without woman man wrist xray year years
+venous view views dr mrs prof mister jr ward was we weight
+well were when which who will with within without woman man wrist xray year years
 yesterday you your boy girl gentleman lady m f per pacs ris his him er sono us
 """
 NO_NAMES: frozenset[str] = frozenset(_NO_NAMES.split())
