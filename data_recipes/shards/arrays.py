@@ -83,7 +83,7 @@ def from_array(array: np.ndarray, kind: Kind, options: dict[str, Any]) -> Visual
     Raises:
         ValueError, TypeError: options that are not those of ``kind``.
     """
-    values = array.astype(np.float32)
+    values = array.astype(np.float32, copy=False)
     rest = dict(options)
     scale = rest.pop("scale", None)
     if array.dtype == np.uint8:

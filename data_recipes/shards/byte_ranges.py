@@ -132,7 +132,14 @@ def read_range(place: str, offset: int, size: int) -> bytearray:
     """
     if is_url(place):
         storage, path = storage_of(place)
-        data = retrying(lambda: storage.cat_file(path, start=offset, end=offset + size), place)
+        try:
+            data = retrying(lambda: storage.cat_file(path, start=offset, end=offset + size), place)
+        except ConnectionError:
+            # A server answers a range behind the end of a torn file with an error, not with fewer bytes.
+            storage.invalidate_cache()
+            if retrying(lambda: storage.size(path), place) >= offset + size:
+                raise
+            return bytearray()
         if len(data) > size:
             raise ConnectionError(f"{place}: the server sends whole files; byte ranges are needed: read with a cache")
         return bytearray(data)

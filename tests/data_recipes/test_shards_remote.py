@@ -28,9 +28,10 @@ pytest.importorskip("aiohttp", reason="the cloud extra is not installed")
 class Ranges(http.server.SimpleHTTPRequestHandler):
     """Serves a folder with byte ranges; fails the first ``failures`` requests for a tar."""
 
-    failures = 0
-    honour_ranges = True
-    asked: Counter[str]
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(Path(self.translate_path(self.path)).stat().st_size))
+        self.end_headers()
 
     def do_GET(self) -> None:
         server: Server = self.server  # type: ignore[assignment]
@@ -49,6 +50,9 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
         if span and server.honour_ranges:
             first, last = (int(n) for n in span.removeprefix("bytes=").split("-"))
             part = data[first : last + 1]
+            if not part:
+                self.send_error(416)
+                return
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")
         else:
@@ -140,6 +144,14 @@ def test_what_is_changed_or_missing_on_a_server_is_a_bad_row(server, tmp_path):
     bad = [row for _, row in stream(rows) if isinstance(row, BadSample)]
     assert len(bad) == 5 and sum("train-00004.tar" in one.where for one in bad) == 4
     assert isinstance(rows.row(16), BadSample)
+
+
+def test_a_torn_shard_on_a_server_is_a_bad_row(server, tmp_path):
+    path = tmp_path / "www" / "set" / "train-00000.tar"
+    path.write_bytes(path.read_bytes()[:3000])
+    rows = ShardSet.open(server.url)
+    torn = [row for row in map(rows.row, range(4)) if isinstance(row, BadSample)]
+    assert torn and all("is torn" in one.reason for one in torn)
 
 
 def test_stream_over_http_fetches_each_shard_once(built, server):
