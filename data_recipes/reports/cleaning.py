@@ -29,7 +29,9 @@ _KINDS: dict[str, re.Pattern[str]] = {
         r"\[\*\*[ \t]*\d{4}-\d{1,2}(?:-\d{1,2})?[ \t]*\*\*\]"
         r"|(?i:\b(?:all )?dates (?:are|were|have been) (?:offset|shifted|jittered)[^.\n]*\.?)"
     ),
-    "bracket": re.compile(rf"\[\*\*.*?\*\*\]|(?i:\[(?:{_WORDS})(?:[ _-]?\d+)?\]|<(?:{_WORDS})(?:[ _-]?\d+)?>)"),
+    "bracket": re.compile(
+        rf"\[\*\*[^\[\]\n]{0, 120}\*\*\]|(?i:\[(?:{_WORDS})(?:[ _-]?\d+)?\]|<(?:{_WORDS})(?:[ _-]?\d+)?>)"
+    ),
     "crosses": re.compile(r"(?<![A-Za-z])X{3,}(?![A-Za-z])|(?<=-)X{3,}"),
     "underscores": re.compile(r"_{2,}"),
     "bar": re.compile("[█■▇]{2,}"),
@@ -150,7 +152,7 @@ _KEEP_SECOND = {
     "sided", "up", "ray", "like", "related", "shaped", "term", "grade", "level", "to", "in", "of", "and", "bud", "line",
     "defined", "weighted", "enhanced", "dependent", "old", "year", "month", "day", "week", "free", "based",
 }  # fmt: skip
-_BROKEN = re.compile(r"([^\W_]+)-[ \t]*\r?\n[ \t]*([^\W_]+)")
+_BROKEN = re.compile(r"(?<![^\W_])([^\W_]+)-[ \t]*\r?\n[ \t]*([^\W_]+)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def _pages(text: str) -> list[list[str]]:
     pages: list[list[str]] = [[]]
     for line in text.split("\n"):
         pages[-1].append(line)
-        if _PAGE.fullmatch(line):
+        if _PAGE.fullmatch(line.strip()):
             pages.append([])
     return [page for page in pages if any(line.strip() for line in page)] or [[""]]
 
@@ -124,6 +124,6 @@ def _reasons(page: list[str], counts: tuple[Counter[str], ...], least: int, firs
 
 
 def _plain_reason(line: str) -> str | None:
-    if _PAGE.fullmatch(line):
+    if _PAGE.fullmatch(line.strip()):
         return "page number"
-    return "export words" if _WORDS.match(line) else None
+    return "export words" if _WORDS.match(line.strip()) else None

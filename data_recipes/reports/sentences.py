@@ -14,6 +14,8 @@ _SHORT = {
 
 _END = re.compile(r"[.!?]+[)\]\"']*(?=\s|$)|(?<=[a-z]{3})\.(?=[A-Z][a-z])|\n[ \t]*\n")
 _ITEM = re.compile(r"\n(?=[ \t]*(?:\d{1,2}[.)]|[-*•])[ \t]+\S)")
+_NEARBY = 40
+"""Characters around a full stop that decide whether it ends a sentence."""
 _LABEL = re.compile(r"^\s*(?:\(?\d{1,2}|[A-Za-z]|[ivxIVX]{1,4})$")
 
 
@@ -60,8 +62,9 @@ def _seam(before: str, after: str) -> str:
 def _ends(text: str, match: re.Match[str]) -> bool:
     if not match.group().strip():
         return True
-    line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-    after = text[match.end() :].lstrip()
+    nearby = max(0, match.start() - _NEARBY)  # Enough for any abbreviation, and the time stays linear in the text.
+    line = text[max(text.rfind("\n", nearby, match.start()) + 1, nearby) : match.start()]
+    after = text[match.end() : match.end() + _NEARBY].lstrip()
     if not match.group().startswith("."):
         return True
     if _LABEL.match(line) or re.search(r"(?:^|[.:;?!]\s+)\(?\d{1,2}$", line):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from itertools import pairwise
+from time import perf_counter
 
 import pytest
 
@@ -200,3 +201,15 @@ def test_pages_that_are_copies_of_each_other_are_kept() -> None:
 def test_a_section_header_that_both_pages_begin_with_stays() -> None:
     found = remove_page_furniture("Head\nFINDINGS:\nA.\n\fHead\nFINDINGS:\nB.")
     assert re.sub(r"\s+", " ", found.text) == "FINDINGS: A. FINDINGS: B."
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x " * 40000 + "A" * 20000, " " * 40000 + "x", "[**" * 20000, ". " * 20000, "a-\n" * 20000, "\n \n" * 15000],
+)
+def test_odd_texts_take_no_time(text: str) -> None:
+    """Each of these once took minutes in one of the rules; a corpus holds such a text somewhere."""
+    began = perf_counter()
+    for rule in (blanks, repair, sentences, remove_page_furniture):
+        rule(text)
+    assert perf_counter() - began < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import unicodedata
 
 import pytest
@@ -181,3 +182,20 @@ def test_windows_line_ends_and_headers_that_are_not_known() -> None:
     assert [part.text for part in report.unlabelled] == ["LOOSE TEXT without colon"]
     names = [(header.name, header.known) for header in headers("PHARMACY: x\nTime 10:30\nAB: y\nIMPRESSION: z")]
     assert names == [("pharmacy", False), ("impression", True)]
+
+
+PIECES = [
+    "FINDINGS:", "IMPRESSION:", "Impression:", "INDICATION:", "COMPARISON:", "HISTORY", "WET READ:", "FINAL REPORT",
+    "ADDENDUM:", "________________", "\n", "\n\n", "lungs", "are clear.", "1.", "3.2 cm", "___", "CT CHEST:", "LUNGS:",
+    "Befund:", "NARRATIVE:", "END OF IMPRESSION:", "x-ray", "(continued)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(0, 400, 20))
+def test_no_word_is_lost_and_none_is_in_two_sections(seed: int) -> None:
+    for number in range(seed, seed + 20):
+        rng = random.Random(number)
+        text = "".join(rng.choice(PIECES) + rng.choice([" ", "", "\n"]) for _ in range(rng.randrange(1, 25)))
+        places = [(part.start, part.end) for part in cut(text).parts] + [(h.start, h.end) for h in headers(text)]
+        kept = {place for start, end in places for place in range(start, end)}
+        assert not "".join(c for place, c in enumerate(text) if place not in kept).strip("_ \n"), text
