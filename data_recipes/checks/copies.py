@@ -98,9 +98,9 @@ class Copies:
     def _exact(self, shown: np.ndarray) -> Iterator[tuple[int, int, int]]:
         """(visual, its copy in a later part, 0); itself where one file stands in several parts."""
         first: dict[tuple[int, int], int] = {}
-        for number in np.flatnonzero(shown[:, 1:].any(axis=1)):
-            for part in np.flatnonzero(shown[number]):
-                first.setdefault((self.content(number), int(part)), int(number))
+        for number in np.flatnonzero(shown[:, 1:].any(axis=1)).tolist():
+            for part in np.flatnonzero(shown[number]).tolist():
+                first.setdefault((self.content(number), part), number)
         for number in range(len(shown)):
             for part in range(1, len(PARTS)):
                 if shown[number, :part].any():
@@ -125,11 +125,11 @@ class Copies:
             found.append(np.stack([owners[mine], owners[theirs], mine, theirs, apart], axis=1)[kept])
         pairs = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 5), np.int64)
         ends = np.flatnonzero((np.diff(pairs[:, :2], axis=0) != 0).any(axis=1)) + 1
-        likely = []
+        likely: list[tuple[int, int, int]] = []
         for group in np.split(pairs, ends) if len(pairs) else []:
             number, other = int(group[0, 0]), int(group[0, 1])
             matched = min(len(np.unique(group[:, 2])), len(np.unique(group[:, 3])))
             if matched >= _SHARE * min(self._counts[number], self._counts[other]):
                 likely.append((int(group[:, 4].min()), number, other))
-        for apart, number, other in sorted(likely):
-            yield number, other, max(apart, 1)
+        for distance, number, other in sorted(likely):
+            yield number, other, max(distance, 1)

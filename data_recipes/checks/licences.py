@@ -67,13 +67,13 @@ class Licences:
                 reason=f"the licence is not stated ({row.sample.licence!r})",
                 mend="find out under which terms the source may be used, and write them into the row",
             )
-        for row in self.table():
-            if strict := [term for term in row.terms if term != "share alike"]:
+        for one in self.table():
+            if strict := [term for term in one.terms if term != "share alike"]:
                 yield Finding(
                     check="licences",
                     severity="warning",
-                    where=catalogue.where(self._first[row.source, row.licence]),
-                    reason=f"{row.rows} rows of {row.source!r} stand under {row.licence!r}: {', '.join(strict)}",
+                    where=catalogue.where(self._first[one.source, one.licence]),
+                    reason=f"{one.rows} rows of {one.source!r} stand under {one.licence!r}: {', '.join(strict)}",
                     mend="make sure that the use of the model keeps these terms, or leave the source out",
                     leave_out=False,
                 )

@@ -66,7 +66,8 @@ def look_from_json(row: dict[str, Any]) -> Look:
         KeyError, TypeError: not a line that ``Look.to_json`` made.
     """
     lists = {"hashes", "shape", "spacing_mm", "tags", "burned"}
-    return Look(**{k: tuple(v) if k in lists and v is not None else v for k, v in row.items()})
+    facts: dict[str, Any] = {k: tuple(v) if k in lists and v is not None else v for k, v in row.items()}
+    return Look(**facts)
 
 
 def key_of(ref: VisualRef, private: Private) -> str:

@@ -25,7 +25,9 @@ from medvlm.data_recipes.thumbnails import thumbnail
 SPREADS = 8
 """Charts of answers that the page has room for."""
 
-_COPIES, _ODD = ("test_set_images", "image_copies", "near_copies"), ("files", "series_gaps", "spacing", "sides")
+_COPIES = ("test_set_images", "image_copies", "near_copies")
+_ODD = {"files": 12, "series_gaps": 4, "spacing": 12, "sides": 4}
+"""Checks whose visuals are worth a look, and how many of each are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,9 @@ def write_page(
         names=CHECKS,
         examples=examples,
         pairs=[_with_pictures(*one) for name in _COPIES for one in visuals.get(name, {}).values()],
-        odd=[_with_pictures(*one) for name in _ODD for one in visuals.get(name, {}).values()],
+        odd=[
+            _with_pictures(*one) for name, most in _ODD.items() for one in list(visuals.get(name, {}).values())[:most]
+        ],
         licences=survey.licences.table(),
         shortcuts=survey.shortcuts.table(),
         spreads=[(spread, Markup(spread_bars(spread))) for spread in spreads[:SPREADS]],
