@@ -68,6 +68,15 @@ def test_nobody_held_out_is_a_source_or_another_patient(tmp_path) -> None:
     assert tally.left_out == {"split test": 2, "split validation": 1, "patient held out": 2}
 
 
+def test_a_held_out_manifest_that_cannot_be_read_is_refused(tmp_path) -> None:
+    write_manifest(tmp_path / "m.jsonl", [a_row(n) for n in range(3)])
+    (tmp_path / "test.jsonl").write_text('{"patient_id": "p1"}\n{"patient')
+    with pytest.raises(ValueError, match=r"row 2 of .*test\.jsonl names no patient"):
+        make_pairs(
+            tmp_path / "m.jsonl", tmp_path / "o.jsonl", replace(ALL, held_out=(tmp_path / "test.jsonl",)), show=False
+        )
+
+
 def test_held_out_pairs_come_from_their_own_split_alone(tmp_path) -> None:
     write_manifest(tmp_path / "m.jsonl", [a_row(n, split=("train", "test")[n % 2]) for n in range(12)])
     make_pairs(tmp_path / "m.jsonl", tmp_path / "out.jsonl", replace(ALL, split="test"), show=False)
