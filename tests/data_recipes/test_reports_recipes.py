@@ -13,11 +13,12 @@ from PIL import Image
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.recipes import RECIPES, chexpert_plus, mimic_cxr
 from medvlm.data_recipes.sample import Sample, from_json, to_json
+from medvlm.data_recipes.walk import walk_folder
 
 
-def picture(path: Path, shade: int = 90) -> None:
+def picture(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((12, 10), shade, np.uint8)).save(path)
+    Image.fromarray(np.arange(120, dtype=np.uint8).reshape(12, 10)).save(path)
 
 
 def split_up(rows: list[Sample | BadSample]) -> tuple[dict[str, Sample], list[BadSample]]:
@@ -340,3 +341,12 @@ def test_chexpert_plus_names_a_column_and_an_image_that_are_missing(tmp_path: Pa
     (tmp_path / chexpert_plus.TABLE).write_text(text.replace("section_findings", "findings", 1))
     with pytest.raises(BadSample, match="column 'section_findings' is missing"):
         list(chexpert_plus.samples(tmp_path))
+
+
+def test_the_walk_builds_both_from_one_folder(tmp_path: Path) -> None:
+    mimic(tmp_path / "m")
+    chexpert(tmp_path / "c", chexpert_rows())
+    counts = walk_folder(tmp_path).counts
+    assert counts["other_files"] == 0 and set(counts["by_source"]) == {"mimic-cxr", "chexpert-plus"}
+    assert counts["by_source"]["mimic-cxr"] == {"train": 3, "validation": 1, "test": 1, "quarantined": 3}
+    assert counts["by_source"]["chexpert-plus"] == {"train": 2, "validation": 1, "test": 0, "quarantined": 3}
