@@ -38,7 +38,8 @@ def show_table(tally: Tally, settings: PairSettings, *, sampled: bool = False) -
     for name in () if sampled else settings.rules:
         table.add_row(name, str(tally.pairs[name]), about[name])
     for rule in () if sampled else settings.images:
-        table.add_row(rule.name, str(tally.pairs[rule.name]), IMAGE_RULES[rule.kind].split(";")[0])
+        alone, _, added = IMAGE_RULES[rule.kind].partition("; ")
+        table.add_row(rule.name, str(tally.pairs[rule.name]), alone if rule.std is None else added)
     Console().print(table)
     left = ", ".join(f"{count} {reason}" for reason, count in sorted(tally.left_out.items()))
     used = sum(tally.samples.values())
