@@ -151,7 +151,7 @@ def resize_axis(array: Tensor, axis: int, new: int, extent: float | None = None)
     """Resample one axis to ``new``; the result may be a transposed view."""
     taps = taps_of(array.shape[axis], new, extent)
     if axis != array.ndim - 1:
-        return weighted(array, axis, *taps)
+        return weighted(array.contiguous(), axis, *taps)
     # Choosing along the last axis moves single numbers; after a transposition, whole rows.
     return weighted(array.transpose(-1, -2).contiguous(), axis - 1, *taps).transpose(-1, -2)
 
