@@ -24,11 +24,17 @@ _KINDS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Short answers of one source and topic: split -> answer -> how often."""
+    """Short answers of one source and topic.
+
+    Attributes:
+        counts: split -> answer -> how often, of the most frequent ones.
+        totals: split -> short answers in all.
+    """
 
     source: str
     topic: str
     counts: dict[str, dict[str, int]]
+    totals: dict[str, int]
 
 
 class Answers:
@@ -56,11 +62,16 @@ class Answers:
     def table(self) -> list[Spread]:
         """Groups of at least 20 answers, the largest first."""
         found = [
-            Spread(source=source, topic=topic, counts={split: dict(c.most_common(8)) for split, c in splits.items()})
+            Spread(
+                source=source,
+                topic=topic,
+                counts={split: dict(c.most_common(8)) for split, c in splits.items()},
+                totals={split: c.total() for split, c in splits.items()},
+            )
             for (source, topic), splits in self._counts.items()
             if sum(c.total() for c in splits.values()) >= 20
         ]
-        return sorted(found, key=lambda spread: -sum(sum(c.values()) for c in spread.counts.values()))
+        return sorted(found, key=lambda spread: -sum(spread.totals.values()))
 
     def findings(self, catalogue: Catalogue) -> Iterator[Finding]:
         for group, splits in sorted(self._counts.items()):

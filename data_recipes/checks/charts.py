@@ -29,21 +29,25 @@ def histogram(values: Sequence[int], name: str, limit: int | None = None) -> str
 def spread_bars(spread: Spread) -> str:
     """Shares of the most frequent answers, the splits side by side."""
     splits = [split for split in ("train", "validation", "test") if split in spread.counts]
-    total = {split: sum(spread.counts[split].values()) for split in splits}
     names = sorted(
         {answer for counts in spread.counts.values() for answer in counts},
-        key=lambda answer: -max(spread.counts[split].get(answer, 0) / total[split] for split in splits),
+        key=lambda answer: -max(spread.counts[split].get(answer, 0) / spread.totals[split] for split in splits),
     )[:8]
     figure, axes = axes_of(5.4, 0.6 + (0.16 + 0.17 * len(splits)) * len(names))
     high = 0.8 / len(splits)
     for number, split in enumerate(splits):
-        shares = [spread.counts[split].get(name, 0) / total[split] for name in names]
+        shares = [spread.counts[split].get(name, 0) / spread.totals[split] for name in names]
         places = np.arange(len(names)) + (number - (len(splits) - 1) / 2) * high
         axes.barh(places, shares, height=high * 0.86, color=SERIES[number], label=split)
-    axes.set_yticks(range(len(names)), [name if len(name) < 28 else name[:27] + "…" for name in names])
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1.0], ["0", "50 %", "100 %"])
     axes.grid(axis="x", color=INK, alpha=0.12)
     axes.set_axisbelow(True)
     return svg_of(figure, f"Answers by split: {spread.source}, {spread.topic}".replace('"', "'").replace("&", "and"))
+
+
+def _short(name: str) -> str:
+    """At most 28 characters; a dollar sign would begin a formula of matplotlib."""
+    return (name if len(name) <= 28 else name[:27] + "…").replace("$", r"\$")

@@ -12,8 +12,8 @@ from medvlm.model.intensity import percentile_window
 from medvlm.model.visual import Image, Video, Visual, Volume
 
 SIDE = 16
-"""Of the block of lowest frequencies that is hashed: 16 x 16 = 256 bits. The usual 8 x 8 cannot tell radiographs of
-different patients apart (measured in docs/data-checks.md)."""
+"""Of the block of lowest frequencies that is hashed: 16 x 16 = 256 bits. The usual 8 x 8 is too coarse to tell
+radiographs of different patients apart."""
 
 FRAMES = 5
 """Frames of a video that are hashed, evenly over its length, the ends left out."""

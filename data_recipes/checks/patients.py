@@ -10,6 +10,8 @@ import numpy as np
 from medvlm.data_recipes.checks.catalogue import PARTS, Catalogue, Seen, digest
 from medvlm.data_recipes.checks.finding import Finding
 
+_REGISTERED = PARTS.index("registered")
+
 
 class Patients:
     """Finds patients in two splits, or in training and in a registered test set; 17 bytes a row.
@@ -39,18 +41,19 @@ class Patients:
             if kinds.min() == kinds.max():
                 continue
             official = bool((parts[places] & 8).all())
-            last = places[np.argmax(kinds)]
-            for place in places[kinds < kinds.max()]:
+            for place, kind in zip(places, kinds, strict=True):
                 # A patient of the test split may stand in a registered test set too: they are often the same set.
-                if PARTS[parts[place] & 7] != "train" and PARTS[kinds.max()] == "registered":
+                later = kinds > kind if PARTS[kind] == "train" else (kinds > kind) & (kinds < _REGISTERED)
+                if not later.any():
                     continue
+                last = places[later][np.argmax(kinds[later])]
                 row = catalogue.seen(int(rows[place]))
                 yield Finding(
                     check="patients",
                     severity="warning" if official and self.allow_official else "error",
                     where=row.where,
                     sample_id=row.sample.sample_id,
-                    reason=f"its patient is in {row.part} and in {PARTS[kinds.max()]} "
+                    reason=f"its patient is in {row.part} and in {PARTS[parts[last] & 7]} "
                     f"({catalogue.where(int(rows[last]))})" + ("; the published split has it so" if official else ""),
                     mend="send all samples of a patient to one split; until then leave this row out",
                 )

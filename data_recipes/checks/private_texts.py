@@ -12,7 +12,7 @@ from medvlm.data_recipes.checks.catalogue import Catalogue, Seen
 from medvlm.data_recipes.checks.finding import Finding, Severity
 from medvlm.data_recipes.checks.journal import Journal
 from medvlm.data_recipes.checks.private import MEND
-from medvlm.data_recipes.checks.workers import in_order
+from medvlm.data_recipes.checks.workers import enough, in_order
 from medvlm.data_recipes.deidentification import protected, text, text_patterns, words
 from medvlm.data_recipes.deidentification.text import Identifier, find_identifiers
 from medvlm.data_recipes.progress import tracking
@@ -41,7 +41,7 @@ def private_text_findings(
     scan = partial(_scan, manifests=tuple(catalogue.manifests), total=total)
     done = min(total, (len(keys) - len(missing)) * _ROWS)
     with tracking("searching texts for names", total, done=done, show=progress) as track:
-        for start, rows in in_order(scan, missing, workers=min(workers, len(missing)), at_once=1):
+        for start, rows in in_order(scan, missing, workers=enough(workers, len(missing), 4), at_once=1):
             journal.add({"key": keys[start], "rows": rows})
             track.advance(min(_ROWS, total - start))
     for key in keys.values():

@@ -13,7 +13,7 @@ from medvlm.data_recipes.checks.catalogue import PARTS, Seen, digest
 from medvlm.data_recipes.checks.journal import Journal
 from medvlm.data_recipes.checks.looking import Look, key_of, look, look_from_json
 from medvlm.data_recipes.checks.private import Private
-from medvlm.data_recipes.checks.workers import in_order
+from medvlm.data_recipes.checks.workers import enough, in_order
 from medvlm.data_recipes.progress import tracking
 from medvlm.data_recipes.sample import VisualRef
 
@@ -95,7 +95,7 @@ def look_at_all(
                 yield number, look_from_json(journal.get(key))
         asked = ((number, visuals.ref(number)) for number in missing)
         look_at = partial(_look_at, private=private)
-        for (number, _), found in in_order(look_at, asked, workers=min(workers, len(missing))):
+        for (number, _), found in in_order(look_at, asked, workers=enough(workers, len(missing), 16)):
             journal.add(found.to_json())
             track.advance()
             yield number, found

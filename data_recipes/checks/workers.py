@@ -47,6 +47,11 @@ def in_order(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def enough(workers: int, items: int, each: int) -> int:
+    """At most ``workers``, and no more than have ``each`` items: a process takes seconds to import the libraries."""
+    return max(1, min(workers, items // each))
+
+
 def _apply(function: Callable[[In], Out], items: list[In]) -> list[Out]:
     return [function(item) for item in items]
 

@@ -1,5 +1,6 @@
 """The search for near-duplicate hashes misses no pair and compares few."""
 
+import math
 import time
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from medvlm.data_recipes.checks.hashing import hashes_of, perceptual_hash
 from medvlm.data_recipes.checks.near import BITS, MOST, HammingIndex
+from medvlm.data_recipes.checks.workers import enough, in_order
 from medvlm.model import Image, Video, Volume
 
 
@@ -106,3 +108,15 @@ def test_volumes_have_a_hash_per_axis_and_videos_one_per_chosen_frame():
     assert video == tuple(perceptual_hash(frames[k, 0]) for k in (1, 3, 5, 7, 9))
     colour = np.repeat(waves(5)[None], 3, axis=0)
     assert len(hashes_of(Image(pixels=colour, modality="photo", unit="arbitrary"))) == 1
+
+
+@pytest.mark.slow
+def test_processes_give_results_in_order_and_an_error_of_one_comes_through():
+    items = list(range(50))
+    assert list(in_order(abs, [-n for n in items], workers=2, at_once=3)) == [(-n, n) for n in items]
+    with pytest.raises(ValueError, match="math domain error|nonnegative"):
+        list(in_order(math.sqrt, [4.0, -1.0], workers=2))
+
+
+def test_few_items_are_not_worth_a_process():
+    assert (enough(8, 0, 16), enough(8, 40, 16), enough(2, 4000, 16)) == (1, 2, 2)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from checked_set import row_of
 
-from medvlm.data_recipes.checks.answers import Answers
+from medvlm.data_recipes.checks.answers import Answers, Spread
 from medvlm.data_recipes.checks.catalogue import Catalogue, manifests_in
+from medvlm.data_recipes.checks.charts import spread_bars
 from medvlm.data_recipes.checks.journal import Journal
 from medvlm.data_recipes.checks.licences import Licences, terms_of
 from medvlm.data_recipes.checks.patients import Patients, SampleIds
@@ -64,6 +65,11 @@ def test_a_patient_of_a_registered_test_set_must_not_be_trained_on(tmp_path):
     rows = [row(0, patient="a"), row(1, "test", "b")]
     known = [row(7, "test", "a"), row(8, "test", "b")]
     assert found(Patients(), catalogue_of(tmp_path, rows, known)) == [("error", 1)]
+
+
+def test_validation_and_test_share_a_patient_whom_a_registered_set_has_too(tmp_path):
+    rows = [row(0, "validation", "a"), row(1, "test", "a")]
+    assert found(Patients(), catalogue_of(tmp_path, rows, [row(7, "test", "a")])) == [("error", 1)]
 
 
 def test_an_official_split_may_be_allowed_and_blank_lines_do_not_shift_rows(tmp_path):
@@ -279,7 +285,14 @@ def test_answers_that_differ_between_splits_are_a_warning(tmp_path):
     same = [asked(n, "Q", "yes" if n % 3 else "no", ("train", "test")[n // 100]) for n in range(200)]
     check = Answers()
     assert found(check, catalogue_of(tmp_path, same)) == []
-    assert set(check.table()[0].counts) == {"train", "test"}
+    (spread,) = check.table()
+    assert spread.counts["test"] == {"yes": 67, "no": 33} and spread.totals == {"train": 100, "test": 100}
+
+
+def test_answers_with_signs_of_formulas_are_drawn_as_they_are():
+    counts = {"train": {r"$\frac{1}$": 30, "<b>&": 10}, "test": {"$5": 20}}
+    svg = spread_bars(Spread(source="a<b", topic="cost", counts=counts, totals={"train": 50, "test": 20}))
+    assert r"$\frac{1}$" in svg and "&lt;b&gt;&amp;" in svg and "<b>" not in svg
 
 
 def test_identifiers_in_texts_are_told_by_kind_and_place_and_never_quoted(tmp_path):
@@ -299,11 +312,11 @@ def test_identifiers_in_texts_are_told_by_kind_and_place_and_never_quoted(tmp_pa
     assert "name in text 2, characters" in told
 
 
-def test_texts_of_many_rows_are_searched_by_processes_and_a_date_alone_is_a_warning(tmp_path):
+def test_texts_are_searched_some_hundred_rows_at_a_time_and_a_date_alone_is_a_warning(tmp_path):
     rows = [asked(n, "Report", "No change.") for n in range(1200)]
     rows[1100] = asked(1100, "Report", "Compared with the film of March 3, 2019 there is no change.")
     with Journal(tmp_path / "texts.jsonl") as journal:
-        told = list(private_text_findings(catalogue_of(tmp_path, rows), journal, workers=2))
+        told = list(private_text_findings(catalogue_of(tmp_path, rows), journal))
         assert len(journal) == 3
     assert [(f.severity, f.where.rsplit(":", 1)[1]) for f in told] == [("warning", "1101")]
 
