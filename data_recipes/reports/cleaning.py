@@ -30,7 +30,7 @@ _KINDS: dict[str, re.Pattern[str]] = {
         r"|(?i:\b(?:all )?dates (?:are|were|have been) (?:offset|shifted|jittered)[^.\n]*\.?)"
     ),
     "bracket": re.compile(
-        rf"\[\*\*[^\[\]\n]{0, 120}\*\*\]|(?i:\[(?:{_WORDS})(?:[ _-]?\d+)?\]|<(?:{_WORDS})(?:[ _-]?\d+)?>)"
+        rf"\[\*\*[^\[\]\n]{{0,120}}\*\*\]|(?i:\[(?:{_WORDS})(?:[ _-]?\d+)?\]|<(?:{_WORDS})(?:[ _-]?\d+)?>)"
     ),
     "crosses": re.compile(r"(?<![A-Za-z])X{3,}(?![A-Za-z])|(?<=-)X{3,}"),
     "underscores": re.compile(r"_{2,}"),
