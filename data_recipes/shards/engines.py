@@ -8,12 +8,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 
 import torch
 
-from medvlm.data_recipes.shards.build import Job, Record, Stopped, build_shard
+from medvlm.data_recipes.shards.build import Job, Record, build_shard
 
 _job: Job | None = None
 _stop: Event | None = None
@@ -23,8 +24,6 @@ def _start(job: Job, stop: Event) -> None:
     global _job, _stop
     _job, _stop = job, stop
     torch.set_num_threads(1)
-    # Ctrl-C reaches every process of the terminal; the parent decides, and tells through the event.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -41,10 +40,21 @@ def _build(number: int) -> Record:
     return build_shard(_job, number, _stop.is_set)
 
 
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block; processes started in it never take one, not even as they begin."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def run_processes(job: Job, numbers: range, workers: int) -> Iterator[Record]:
     """Records of the shards ``numbers`` as they are finished, in any order.
 
-    Closing the iterator (Ctrl-C) stops every worker after the row it is at.
+    Closing the iterator stops every worker after the row it is at. Ctrl-C reaches every process of a terminal, but only
+    this one takes it.
 
     Raises:
         OSError: see build.build_shard; and any fault of a worker.
@@ -60,7 +70,8 @@ def run_processes(job: Job, numbers: range, workers: int) -> Iterator[Record]:
         try:
             while True:
                 for number in todo:
-                    waiting.add(pool.submit(_build, number))
+                    with _no_interrupt():
+                        waiting.add(pool.submit(_build, number))
                     if len(waiting) >= 2 * workers:
                         break
                 if not waiting:
@@ -72,6 +83,3 @@ def run_processes(job: Job, numbers: range, workers: int) -> Iterator[Record]:
             stop.set()
             for future in waiting:
                 future.cancel()
-
-
-__all__ = ["Stopped", "run_processes"]

@@ -15,6 +15,7 @@ from medvlm.data_recipes.shards.layout import Layout, order_of, split_of
 from medvlm.data_recipes.shards.members import Settings, encode_sample
 from medvlm.data_recipes.shards.reader import FORMAT, VERSION
 from medvlm.data_recipes.shards.storage import read_json, write_text
+from medvlm.data_recipes.shards.tar_file import size_in_tar
 
 PLAN = "plan.json"
 PROBES = 64
@@ -81,7 +82,7 @@ def _probe(layout: Layout, settings: Settings, shard_mb: float) -> int:
             if isinstance(row, BadSample):
                 continue
             try:
-                sizes.append(sum(len(member.data) for member in encode_sample(row, key, settings, where=where)))
+                sizes.append(sum(size_in_tar(member) for member in encode_sample(row, key, settings, where=where)))
             except BadSample:
                 continue  # it is met again, and quarantined, when its shard is made
     return max(1, int(shard_mb * 1e6 / (sum(sizes) / len(sizes)))) if sizes else 1000

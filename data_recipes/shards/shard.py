@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        return 1
+    except (OSError, BrokenExecutor) as error:
+        # A full disk, a storage that does not answer, a worker that the system has ended for want of memory.
+        print(f"stopped by {type(error).__name__}: {error}; the same command goes on where it stopped", file=sys.stderr)
         return 1
     seconds = time.monotonic() - began
     print(

@@ -13,6 +13,11 @@ BLOCK = 512
 """Bytes of a tar header, and what members are padded to (POSIX.1-1988, ustar)."""
 
 
+def size_in_tar(member: Member) -> int:
+    """Bytes that ``member`` takes, with its header and padding."""
+    return BLOCK + -(-len(member.data) // BLOCK) * BLOCK
+
+
 class TarWriter:
     """Writes members in order, without times, owners or anything else of this machine.
 

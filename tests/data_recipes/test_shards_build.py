@@ -73,7 +73,8 @@ def test_size_of_shards_is_met_about(tmp_path):
     source = picture_set(tmp_path / "source", 40)
     assert main([str(source), "--out", str(tmp_path / "out"), "--size", "source", "--shard-mb", "0.06"]) == 0
     plan = json.loads((tmp_path / "out" / "plan.json").read_text())
-    assert 9 <= plan["layout"]["rows_per_shard"] <= 12
+    assert plan["layout"]["rows_per_shard"] == 9  # 5 kB and three blocks of 512 bytes each
+    assert 50_000 < (tmp_path / "out" / "train-00000.tar").stat().st_size < 70_000
     before = sums(tmp_path / "out")
     assert main([str(source), "--out", str(tmp_path / "out"), "--size", "source", "--shard-mb", "0.06"]) == 0
     assert sums(tmp_path / "out") == before
