@@ -114,7 +114,7 @@ def test_volumes_have_a_hash_per_axis_and_videos_one_per_chosen_frame():
 def test_processes_give_results_in_order_and_an_error_of_one_comes_through():
     items = list(range(50))
     assert list(in_order(abs, [-n for n in items], workers=2, at_once=3)) == [(-n, n) for n in items]
-    with pytest.raises(ValueError, match="math domain error|nonnegative"):
+    with pytest.raises(ValueError, match=r"math domain error|nonnegative"):
         list(in_order(math.sqrt, [4.0, -1.0], workers=2))
 
 
