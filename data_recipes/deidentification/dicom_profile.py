@@ -83,7 +83,12 @@ def apply_profile(dataset: Dataset, *, key: Key, options: Options, where: Path, 
 def _parse(dataset: Dataset) -> None:
     """Decode what will be looked at, so that a damaged attribute shows here and not within our own steps."""
     for tag in list(dataset.keys()):
-        if not _is_number(dataset, tag):
+        if tag.group < 4:
+            del dataset[tag]  # command and file meta elements have no place in a data set (PS3.10 7)
+        elif _is_number(dataset, tag):
+            if dataset.get_item(tag).VR is None:
+                dataset[tag]  # implicit VR: another transfer syntax may ask for it
+        else:
             element = dataset[tag]
             for item in element.value or () if element.VR == "SQ" else ():
                 _parse(item)

@@ -58,6 +58,7 @@ def dataset(pixels, *, storage=CTImageStorage, modality="CT", date="20190314", p
     code.add_new(0x00400275, "SQ", Sequence([inner]))
     ds.AnatomicRegionSequence = Sequence([code])  # not in the table: it must be entered
     code.AnatomicRegionModifierSequence = Sequence([inner])
+    ds.EvaluatorName, ds.ExpiryDate = "QUARTERMAIN^ZEBULON", date  # in no table
     block = ds.private_block(0x0029, "ELMWOOD PRIVATE", create=True)
     block.add_new(0x01, "LO", "ZEBULON")
     block.add_new(0x02, "DS", "1.25")
