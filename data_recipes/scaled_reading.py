@@ -13,8 +13,8 @@ from medvlm.model.visual import Visual
 
 
 def read_for(ref: VisualRef, root: Path, processor: Processor) -> Visual:
-    """What ``read(ref, root)`` returns, except that a JPEG at least twice as large as the processor will resample it to
-    is decoded smaller (see medvlm.data_recipes.readers.picture.read).
+    """What ``read(ref, root)`` returns, except that a JPEG much larger than what the processor will resample it to is
+    decoded smaller (see medvlm.data_recipes.readers.picture.read).
 
     The scale depends on the file and on the processor's budget only: training, evaluation and use see the same pixels.
     Processors of existing vision-language models resample by rules of their own, and get whole pictures.

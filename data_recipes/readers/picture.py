@@ -29,6 +29,10 @@ AtLeast = Callable[[tuple[int, int]], tuple[int, int]]
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange rows and columns."""
 
+CLEARLY_LARGER = 1.4
+"""A picture that was decoded smaller is resampled once more, which blurs where it is only little larger than what is
+shown: burned-in letters lose half their contrast at 1.05 (docs/benchmarks.md)."""
+
 _MEND = "copy the file again from its source, or leave it out"
 
 
@@ -56,10 +60,11 @@ def read(
             chosen; a TIFF of several pages must be told which.
         modality: what the manifest knows.
         spacing_mm: (row, column) millimetres, when the manifest knows.
-        at_least: from the (H, W) of the whole picture to the smallest (H, W) that the caller has use for. A JPEG at
-            least twice as large is then decoded at 1/2, 1/4 or 1/8, by libjpeg's reduced inverse transforms, which
-            leave out the frequencies that the smaller picture cannot show. Spacing is that of the decoded pixels, and
-            ``full_size`` tells the whole. Pictures of other formats are decoded whole.
+        at_least: from the (H, W) of the whole picture to the (H, W) that the caller will resample it to. A JPEG is then
+            decoded at the smallest of 1/2, 1/4 and 1/8 that is exactly that, or clearly larger (``serves``), along both
+            axes, or whole where there is none; by libjpeg's reduced inverse transforms, which leave out the frequencies
+            that the smaller picture cannot show. Spacing is that of the decoded pixels, and ``full_size`` tells the
+            whole. Pictures of other formats are decoded whole.
 
     Raises:
         BadSample: damaged or truncated file, several pages without a choice, NaN, malformed option.
@@ -105,7 +110,7 @@ def read(
 
 
 def _draft(picture: PIL.Image.Image, at_least: AtLeast, path: Path) -> tuple[tuple[int, int] | None, int]:
-    """Ask libjpeg for the smallest scale that is still ``at_least``: (H, W) of the whole picture, upright, and how many
+    """Ask libjpeg for the smallest scale that serves: (H, W) of the whole picture, upright, and how many
     of its rows become one; (None, 1) when it will be decoded whole."""
     if picture.format != "JPEG":
         return None, 1
@@ -114,14 +119,19 @@ def _draft(picture: PIL.Image.Image, at_least: AtLeast, path: Path) -> tuple[tup
         width, height = picture.size
         whole = (width, height) if orientation in _TURNED else (height, width)
         rows, columns = at_least(whole)
-        scale = next((s for s in (8, 4, 2) if s * rows <= whole[0] and s * columns <= whole[1]), 1)
+        scale = next((s for s in (8, 4, 2) if serves(whole[0] / s, rows) and serves(whole[1] / s, columns)), 1)
         # The last row and column stand for what is left; turned over, they would come first.
-        while orientation != 1 and (height % scale or width % scale):
-            scale //= 2
+        if orientation != 1 and (height % scale or width % scale):
+            scale = 1
         if scale == 1:
             return None, 1
         picture.draft(None, (width // scale, height // scale))
     return whole, scale
+
+
+def serves(decoded: float, wanted: int) -> bool:
+    """Whether ``decoded`` rows or columns can stand for all of them where ``wanted`` will be shown."""
+    return decoded == wanted or decoded >= CLEARLY_LARGER * wanted
 
 
 def header_size(path: Path, *, frame: Any = None, **_: Any) -> tuple[int, int, int] | None:

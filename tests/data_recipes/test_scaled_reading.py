@@ -77,9 +77,10 @@ def test_spacing_is_that_of_the_decoded_pixels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "decoded"), [((64, 64), (64, 128)), ((65, 64), (128, 256)), ((257, 9), (512, 1024))]
+    ("wanted", "decoded"),
+    [((64, 64), (64, 128)), ((65, 64), (128, 256)), ((100, 64), (256, 512)), ((257, 9), (512, 1024))],
 )
-def test_the_smallest_scale_that_is_large_enough(tmp_path, wanted, decoded):
+def test_the_smallest_scale_that_is_exact_or_clearly_larger(tmp_path, wanted, decoded):
     save(tmp_path / "a.jpg", textured(512, 1024))
     image = picture.read(tmp_path / "a.jpg", at_least=lambda whole: wanted)
     assert image.pixels.shape[1:] == decoded and (image.full_size is None) == (decoded == (512, 1024))
