@@ -102,7 +102,7 @@ def test_a_mixed_folder_becomes_a_report(clinic: Path, tmp_path: Path) -> None:
     assert counts == {"samples": 11, "images": 3, "volumes": 3, "videos": 1, "quarantined": 2, "other_files": 1}
     assert summary["by_source"]["vqa-rad"] == {"train": 2, "validation": 0, "test": 1, "quarantined": 1}
     assert summary["stages"] == dict.fromkeys(STAGES, 1) and summary["skipped_stages"] == {}
-    assert summary["pairs"] == 2  # the yes, and the left
+    assert summary["pairs"] == 5  # the yes, the left, and three numbers of slices
     for number, name in enumerate(STAGES, start=1):
         (row,) = (out / "stages" / f"{number:02d}-{name}" / "metrics.jsonl").read_text().splitlines()
         assert np.isfinite(json.loads(row)["loss"])
