@@ -7,7 +7,6 @@ the output, whose findings stand in deidentification/report.md. A person must re
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from typing import get_args
 
 from medvlm.data_recipes.deidentification.basic_profile import Option
 from medvlm.data_recipes.deidentification.clean_names import clean_path
+from medvlm.data_recipes.deidentification.journal import Refused, open_journal, read_journal
 from medvlm.data_recipes.deidentification.keyed import ENVIRONMENT, Key, read_key
 from medvlm.data_recipes.deidentification.known_people import Known, People
 from medvlm.data_recipes.deidentification.leak_report import Summary, write_report
@@ -33,10 +33,6 @@ from medvlm.data_recipes.progress import tracking
 
 REPORTS = "deidentification"
 """Folder in the output for report.md, leaks.jsonl, quarantine.jsonl and the journal of a run that can be resumed."""
-
-
-class Refused(Exception):
-    """A run that must not start; the message says why."""
 
 
 def deidentify_folder(
@@ -62,12 +58,12 @@ def deidentify_folder(
         raise Refused("the output must lie outside the source, and the source outside the output")
     if options.clean_pixels != "no" and (missing := available()):
         raise Refused(f"--clean-pixels needs OCR: {missing}")
-    journal = _open_journal(out, key, options)
+    journal = open_journal(out / REPORTS / "journal.jsonl", out, key, options)
     found = find_files(source)
     with tracking("reading headers", sum(one.format == "dicom" for one in found), show=progress) as track:
         people = read_people(found, track)
     tasks = list(tasks_of(found, source, people, key, options))
-    done = {(outcome.name, outcome.state) for outcome in _read_journal(journal)}
+    done = {(outcome.name, outcome.state) for outcome in read_journal(journal)}
     waiting = [t for t in tasks if (t.name, t.state) not in done or not _is_there(out, t)]
     run = _Run(key=key, options=options, top=source, out=out, people=people)
     with (
@@ -81,7 +77,7 @@ def deidentify_folder(
     if mapping is not None:
         _write_mapping(mapping, tasks, source)
     current = {(task.name, task.state) for task in tasks}
-    last = {o.name: o for o in _read_journal(journal) if (o.name, o.state) in current}
+    last = {o.name: o for o in read_journal(journal) if (o.name, o.state) in current}
     left_out = [
         BadSample(
             one.refused.reason,
@@ -147,43 +143,6 @@ def _outcomes(tasks: list[Task], run: _Run, workers: int) -> Iterator[Outcome]:
                 yield one.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _open_journal(out: Path, key: Key, options: Options) -> Path:
-    """The journal of ``out``, whose first line says which key and options it belongs to.
-
-    Raises:
-        Refused: it belongs to others.
-    """
-    path = out / REPORTS / "journal.jsonl"
-    settings = hashlib.sha256(options.fingerprint().encode()).hexdigest()[:16]
-    head = {"key_check": key.check(), "options": settings}
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise Refused(f"{out} is not empty and holds no earlier run; give a new folder")
-        with writing(path) as stream:
-            stream.write((json.dumps(head) + "\n").encode())
-        return path
-    with path.open(encoding="utf-8") as lines:
-        before = json.loads(next(lines, "{}"))
-    with path.open("rb+") as stream:
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) != b"\n":
-            stream.write(b"\n")  # a kill has torn the last line; what follows must not be glued to it
-    if before != head:
-        raise Refused(f"{out} holds a run with another key or other options; give a new folder")
-    return path
-
-
-def _read_journal(path: Path) -> Iterator[Outcome]:
-    """Finished files; a line that a kill has torn is passed over, its file is done again."""
-    with path.open(encoding="utf-8") as lines:
-        next(lines, None)
-        for line in lines:
-            try:
-                yield Outcome(**json.loads(line))
-            except json.JSONDecodeError:
-                continue
 
 
 def _write_mapping(path: Path, tasks: list[Task], source: Path) -> None:

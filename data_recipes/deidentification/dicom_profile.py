@@ -6,19 +6,17 @@ or dummy value, so that an object that needs it stays valid. Sequences of action
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag
 
 from medvlm.data_recipes.deidentification.basic_profile import KEPT, action_of
 from medvlm.data_recipes.deidentification.dicom_dates import moved
+from medvlm.data_recipes.deidentification.dicom_numbers import is_number, parse
 from medvlm.data_recipes.deidentification.keyed import Key
 from medvlm.data_recipes.deidentification.masking import Finder, mask
 from medvlm.data_recipes.deidentification.options import CODES, Options, Tally
@@ -28,9 +26,6 @@ from medvlm.data_recipes.readers.refusals import decoding
 
 METHOD = "medvlm: PS3.15 2026c table E.1-1, sequences included"
 TEXTS = ("LO", "SH", "ST", "LT", "UT", "UC")
-
-_BINARY = ("FD", "FL", "SS", "US", "SL", "UL", "SV", "UV", "AT", "OB", "OW", "OF", "OD", "OL", "OV")
-_NUMBERS = re.compile(rb"[-+0-9.eE\\ \[\],'\0]*")
 
 _DUMMIES: dict[str, Any] = {
     "AE": "ANONYMIZED", "CS": "ANONYMIZED", "LO": "ANONYMIZED", "LT": "ANONYMIZED", "PN": "ANONYMIZED",
@@ -68,7 +63,7 @@ def apply_profile(dataset: Dataset, *, key: Key, options: Options, where: Path, 
     tally = Tally()
     mend = "export the file again, or leave it out"
     with decoding(where, "DICOM attributes", mend, also=DICOM_ERRORS, quote=False), quiet():
-        _parse(dataset)
+        parse(dataset)
     with quiet():
         patient = patient_of(dataset)
         run = _Run(key, options, patient, tuple(more), tally)
@@ -78,20 +73,6 @@ def apply_profile(dataset: Dataset, *, key: Key, options: Options, where: Path, 
         _state(dataset, options)
         _write_meta(dataset)
     return tally
-
-
-def _parse(dataset: Dataset) -> None:
-    """Decode what will be looked at, so that a damaged attribute shows here and not within our own steps."""
-    for tag in list(dataset.keys()):
-        if tag.group < 4:
-            del dataset[tag]  # command and file meta elements have no place in a data set (PS3.10 7)
-        elif _is_number(dataset, tag):
-            if dataset.get_item(tag).VR is None:
-                dataset[tag]  # implicit VR: another transfer syntax may ask for it
-        else:
-            element = dataset[tag]
-            for item in element.value or () if element.VR == "SQ" else ():
-                _parse(item)
 
 
 class _Run:
@@ -104,13 +85,13 @@ class _Run:
 
     def walk(self, dataset: Dataset) -> None:
         creators = {
-            (tag.group, tag.element): str(dataset[tag].value).strip().lower()
-            for tag in list(dataset.keys())
-            if tag.is_private_creator
+            (known.group, known.element): str(dataset[known].value).strip().lower()
+            for known in list(dataset.keys())
+            if known.is_private_creator
         }
         used: set[int] = set()
         for tag in list(dataset.keys()):
-            if _is_number(dataset, tag):
+            if is_number(dataset, tag):
                 continue  # as it stands in the file: decoding and writing may round
             element = dataset[tag]
             if element.tag.is_private:
@@ -118,9 +99,9 @@ class _Run:
             else:
                 self._standard(dataset, element)
         for group, block in creators:
-            tag = group << 16 | block
-            if tag not in used and tag in dataset:
-                del dataset[tag]
+            creator = group << 16 | block
+            if creator not in used and creator in dataset:
+                del dataset[creator]
 
     def _private(self, dataset: Dataset, element: DataElement, creators: dict, used: set[int]) -> None:
         if element.tag.is_private_creator:
@@ -229,19 +210,6 @@ class _Run:
             element.value,
             lambda text: mask(text, more=self.more, days=self.days, date_order=order, tally=self.tally)[0],
         )
-
-
-def _is_number(dataset: Dataset, tag: BaseTag) -> bool:
-    """Whether an attribute is not in the table and holds numbers or pixels, told without decoding it."""
-    if tag.is_private or action_of(tag) is not None or tag.group & 0xFF00 in (0x5000, 0x6000):
-        return False
-    raw = dataset.get_item(tag)
-    vr = raw.VR if raw is not None and raw.VR else dictionary_VR(tag) if dictionary_has_tag(tag) else "UN"
-    if vr in ("DS", "IS"):
-        value = raw.value if raw is not None else None
-        text = value if isinstance(value, bytes) else str(value or "").encode()
-        return _NUMBERS.fullmatch(text) is not None
-    return vr in _BINARY or " or " in vr
 
 
 def _listed(value: Any) -> list[Any]:

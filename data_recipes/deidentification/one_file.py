@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medvlm.data_recipes.deidentification import documents
+from medvlm.data_recipes.deidentification import csv_rows, documents
 from medvlm.data_recipes.deidentification.keyed import Key
 from medvlm.data_recipes.deidentification.known_people import Known
 from medvlm.data_recipes.deidentification.language_model import BadAnswer
@@ -130,10 +130,10 @@ def _rows(task: Task, cleaner: documents.Cleaner, tally: Tally, leaks: list[Leak
 
 def _table(task: Task, cleaner: documents.Cleaner, tally: Tally, leaks: list[Leak]) -> Iterator[str | BadSample]:
     delimiter = "\t" if task.source.suffix.lower() == ".tsv" else ","
-    rows = documents.read_rows(task.source, task.name)
+    rows = csv_rows.read_rows(task.source, task.name)
     _, header = next(rows, (1, []))
-    documents.require_columns(header, cleaner.options, task.name)
-    yield documents.csv_line(header, delimiter)
+    csv_rows.require_columns(header, cleaner.options, task.name)
+    yield csv_rows.csv_line(header, delimiter)
     kinds = (kind for cell in header for kind in cleaner.missed(cell, task.known))
     leaks += leaks_of(f"{task.name}:1", "header", kinds)
     for number, cells in rows:
@@ -141,10 +141,10 @@ def _table(task: Task, cleaner: documents.Cleaner, tally: Tally, leaks: list[Lea
             continue
         where = f"{task.name}:{number}"
         try:
-            cleaned = documents.clean_row(cells, header, cleaner, tally, where)
+            cleaned = csv_rows.clean_row(cells, header, cleaner, tally, where)
         except BadSample as bad:
             yield bad
             continue
         for column, cell in enumerate(cleaned, start=1):
             leaks += leaks_of(where, f"column {column}", cleaner.missed(cell, task.known))
-        yield documents.csv_line(cleaned, delimiter)
+        yield csv_rows.csv_line(cleaned, delimiter)
