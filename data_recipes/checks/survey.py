@@ -92,6 +92,11 @@ class Survey:
                 self.visuals.see(row)
                 for check in checks:
                     check.see(row)
+        if not catalogue.under_test():
+            yield Finding(
+                check="rows", severity="error", where=str(plan.manifests[0]), reason="no rows at all", leave_out=False,
+                mend="see quarantine.jsonl of the walk for what could not be used",
+            )  # fmt: skip
         with Journal(plan.out / "texts.jsonl") as journal:
             yield from private_text_findings(catalogue, journal, workers=plan.workers, progress=plan.progress)
         copies, files = Copies(self.visuals, plan.distance), Files(self.visuals)

@@ -137,6 +137,7 @@ def test_every_file_of_a_series_is_searched_for_names(tmp_path):
     assert "John" not in (tmp_path / "check" / "index.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(available() is not None, reason=f"no OCR here: {available()}")
 def test_text_in_the_pixels_is_told_by_kind_when_asked_for(tmp_path):
     picture = Picture.fromarray((60 * pattern(0, 700)).astype(np.uint8))
@@ -211,3 +212,8 @@ def test_what_cannot_be_done_is_refused_with_2(tmp_path, capsys):
         assert main(words) == 2
         told = capsys.readouterr().err
         assert said in told and "Traceback" not in told
+
+
+def test_nothing_does_not_pass(tmp_path):
+    assert check(tmp_path, []) == (1, [("rows", "error", None)])
+    assert (tmp_path / "check" / "quarantine.jsonl").read_text() == ""
