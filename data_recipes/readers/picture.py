@@ -81,6 +81,7 @@ def read(
         full_size, scale = (None, 1) if at_least is None else _draft(picture, at_least, path)
         with decoding(path, f"a whole {picture.format} picture", _MEND):
             fast = None if at_least is None else turbojpeg(picture, path)
+            unit: Unit
             if fast is not None:
                 array, unit = fast, "display"
             else:
