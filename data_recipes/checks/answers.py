@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ class Answers:
     def see(self, row: Seen) -> None:
         if row.registered or row.sample.preference is not None:
             return
-        group = (row.sample.source, topic_of(row))
+        asked = next((turn.text for turn in reversed(row.sample.turns) if turn.role == "user"), "")
+        group = (row.sample.source, topic_of(row, asked))
         answer = " ".join(row.answers()[0].lower().strip(" .").split())
         if group in self._open or not answer or len(answer.split()) > 3:
             return
@@ -90,10 +92,19 @@ class Answers:
                     )
 
 
-def topic_of(row: Seen) -> str:
-    """What subgroup tables group by: the question's topic, or what the metadata of a training row keep of it."""
-    question = row.sample.question
-    return question.topic if question is not None else str(row.sample.metadata.get("topic", "other"))
+MIXED = "other"
+"""The topic of questions of which nothing is known: their answers may be of any kind."""
+
+_FORM = re.compile(r"Answer ([^.]*)\.\s*$")
+
+
+def topic_of(row: Seen, question: str) -> str:
+    """What tables group by: the topic that the row states, else the form of answer that the question asks for
+    ("answer yes or no"), else MIXED."""
+    asked = row.sample.question
+    topic = asked.topic if asked is not None else str(row.sample.metadata.get("topic", MIXED))
+    form = _FORM.search(question) if topic == MIXED else None
+    return f"answer {form[1]}" if form else topic
 
 
 def _shift(one: Counter[str], other: Counter[str]) -> tuple[float, str, float, float] | None:

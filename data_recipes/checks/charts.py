@@ -9,6 +9,8 @@ import numpy as np
 from medvlm.data_recipes.checks.answers import Spread
 from medvlm.data_recipes.drawing import INK, SERIES, axes_of, svg_of
 
+SPLITS = ("train", "validation", "test")
+
 
 def histogram(values: Sequence[int], name: str, limit: int | None = None) -> str | None:
     """Counts of rows by ``name``, with the limit as a line; None when there are none."""
@@ -28,7 +30,7 @@ def histogram(values: Sequence[int], name: str, limit: int | None = None) -> str
 
 def spread_bars(spread: Spread) -> str:
     """Shares of the most frequent answers, the splits side by side."""
-    splits = [split for split in ("train", "validation", "test") if split in spread.counts]
+    splits = [split for split in SPLITS if split in spread.counts]
     names = sorted(
         {answer for counts in spread.counts.values() for answer in counts},
         key=lambda answer: -max(spread.counts[split].get(answer, 0) / spread.totals[split] for split in splits),
@@ -38,7 +40,7 @@ def spread_bars(spread: Spread) -> str:
     for number, split in enumerate(splits):
         shares = [spread.counts[split].get(name, 0) / spread.totals[split] for name in names]
         places = np.arange(len(names)) + (number - (len(splits) - 1) / 2) * high
-        axes.barh(places, shares, height=high * 0.86, color=SERIES[number], label=split)
+        axes.barh(places, shares, height=high * 0.86, color=SERIES[SPLITS.index(split)], label=split)
     axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)

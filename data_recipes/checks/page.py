@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from medvlm.data_recipes.checks.charts import histogram, spread_bars
+from medvlm.data_recipes.checks.charts import SPLITS, histogram, spread_bars
 from medvlm.data_recipes.checks.finding import CHECKS, Finding
 from medvlm.data_recipes.checks.survey import Survey
 from medvlm.data_recipes.drawing import SERIES
@@ -85,7 +85,7 @@ def write_page(
         spreads=[(spread, Markup(spread_bars(spread))) for spread in spreads[:SPREADS]],
         all_spreads=len(spreads),
         lengths=[Markup(chart) for chart in lengths if chart is not None],
-        colours=dict(zip(("train", "validation", "test"), SERIES, strict=False)),
+        colours=dict(zip(SPLITS, SERIES, strict=False)),
     )
     write_atomic(path, html)
 

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from medvlm.data_recipes.checks.answers import topic_of
+from medvlm.data_recipes.checks.answers import MIXED, topic_of
 from medvlm.data_recipes.checks.catalogue import Catalogue, Seen, digest
 from medvlm.data_recipes.checks.finding import Finding
 
@@ -65,11 +65,11 @@ class Shortcuts:
         if row.registered or row.sample.preference is not None:
             return
         turns = row.sample.turns
-        group = (row.sample.source, topic_of(row))
         pairs = [(a.text, b.text) for a, b in pairwise(turns) if b.role == "assistant"]
         if row.sample.question is not None:
             pairs.append((turns[-1].text, row.sample.question.answers[0]))
         for number, (question, answer) in enumerate(pairs):
+            group = (row.sample.source, topic_of(row, question))
             answer = " ".join(answer.lower().strip(" .").split())
             place = digest(f"{row.sample.sample_id} {number}")
             if len(answer.split()) > 3 or place > self._limit.get(group, 1 << 64):
@@ -93,7 +93,7 @@ class Shortcuts:
 
     def findings(self, catalogue: Catalogue) -> Iterator[Finding]:
         for one in self.table():
-            if one.low > _LIFT:
+            if one.low > _LIFT and one.topic != MIXED:  # there the question tells what kind of answer is wanted
                 yield Finding(
                     check="shortcuts",
                     severity="warning",

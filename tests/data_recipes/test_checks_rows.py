@@ -271,6 +271,22 @@ def test_a_question_that_gives_its_answer_away_is_told_and_one_that_does_not_is_
     assert away.patients == 60 and away.rows == 300
 
 
+def test_questions_of_unknown_topic_are_grouped_by_the_answer_they_ask_for(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(200):
+        form, choices = (("yes or no", ["yes", "no"]), ("left or right", ["left", "right"]))[number % 2]
+        question = f"Is it {rng.integers(5)}? Answer {form}."
+        rows.append(asked(number, question, str(rng.choice(choices)), patient=f"p{number % 50}", topic="other"))
+        rows.append(
+            asked(500 + number, question[:-1], str(rng.choice(choices)), patient=f"p{number % 50}", topic="other")
+        )
+    check = Shortcuts()
+    assert found(check, catalogue_of(tmp_path, rows)) == [], "what kind of answer is wanted is no shortcut"
+    groups = {one.topic: one.lift for one in check.table()}
+    assert set(groups) == {"answer yes or no", "answer left or right", "other"} and groups["other"] > 0.1
+
+
 def test_few_rows_or_few_patients_tell_nothing(tmp_path):
     rows = [asked(n, f"Is it {n % 2}?", str(n % 2), patient=f"p{n % 5}") for n in range(400)]
     check = Shortcuts()
@@ -283,8 +299,10 @@ def test_answers_that_differ_between_splits_are_a_warning(tmp_path):
     rows += [asked(200 + n, "Q", "yes" if n % 2 else "no", "test") for n in range(100)]
     assert [s for s, _ in found(Answers(), catalogue_of(tmp_path, rows))] == ["warning"]
     same = [asked(n, "Q", "yes" if n % 3 else "no", ("train", "test")[n // 100]) for n in range(200)]
+    alone = asked(300, "Q", "yes")
+    del alone["messages"][0]
     check = Answers()
-    assert found(check, catalogue_of(tmp_path, same)) == []
+    assert found(check, catalogue_of(tmp_path, [*same, alone])) == []
     (spread,) = check.table()
     assert spread.counts["test"] == {"yes": 67, "no": 33} and spread.totals == {"train": 100, "test": 100}
 
