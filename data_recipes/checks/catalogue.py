@@ -122,8 +122,7 @@ class Catalogue:
     def where(self, number: int) -> str:
         """ "path:line" of row ``number``."""
         manifest, index = self._place(number)
-        lines = self._rows[manifest]._lines
-        return f"{self.manifests[manifest]}:{int(lines[index]) if lines is not None else index + 1}"
+        return self._rows[manifest].where(index)
 
     def is_registered(self, number: int) -> bool:
         return self._place(number)[0] >= self._under_test
