@@ -45,7 +45,9 @@ class ManifestRows:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise BadSample("no such manifest", where=str(path), mend="check data.root and the stage's mixture")
+            raise BadSample(
+                "no such manifest", where=str(path), mend="check its path (in a training: data.root and the mixture)"
+            )
         self._starts, self._sizes, self._lines, self.fingerprint, self._bytes = _index(self.path)
         self._file: int | None = None
 

@@ -89,6 +89,8 @@ class DataConfig:
         patches_per_pack: most patches in one pack.
         cache: keep processed visuals on disk, in the run folder.
         cache_gib: most GiB of them; the least recently used go first. None: no limit.
+        shard_cache: folder for copies of remote shards that all processes of a machine share; None reads byte ranges.
+        shard_cache_gib: most GiB of them; the least recently used go first.
         workers: processes of each rank that read and decode; 0 reads in a thread. Packs are the same for any number.
         window: samples that are measured and packed together.
         quarantine_limit: largest share of the samples met that may be left out before the training stops.
@@ -99,6 +101,8 @@ class DataConfig:
     patches_per_pack: int = 8192
     cache: bool = False
     cache_gib: float | None = None
+    shard_cache: str | None = None
+    shard_cache_gib: float = 64.0
     workers: int = 0
     window: int = WINDOW
     quarantine_limit: float = 0.1
@@ -106,6 +110,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check_range("tokens_per_pack", self.tokens_per_pack, 1)
         _check_range("patches_per_pack", self.patches_per_pack, 1)
+        _check_range("shard_cache_gib", self.shard_cache_gib, 1e-6)
         _check_range("workers", self.workers, 0)
         _check_range("window", self.window, 1)
         _check_range("quarantine_limit", self.quarantine_limit, 0, 1)
@@ -471,7 +476,7 @@ def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
     count = len(names) if stage is None else names.index(curriculum.stage(stage).name) + 1
     stages = tuple(replace(s, save_every=None, keep_checkpoints=1) for s in curriculum.stages[:count])
     plain = asdict(replace(curriculum, stages=stages, evaluation=None, output_dir=""))
-    for key in ("root", "cache", "cache_gib", "workers", "quarantine_limit"):
+    for key in ("root", "cache", "cache_gib", "shard_cache", "shard_cache_gib", "workers", "quarantine_limit"):
         del plain["data"][key]
     # Trainings from before a setting keep their fingerprint.
     if plain["data"]["window"] == WINDOW:

@@ -21,6 +21,7 @@ from medvlm.data_recipes.quarantine import Quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Joined, ManifestRows, Rows
 from medvlm.data_recipes.sample import Sample
+from medvlm.data_recipes.shards.cache import ShardCache
 from medvlm.data_recipes.shards.reader import ShardSet
 from medvlm.train.config import DataConfig, Stage
 
@@ -172,7 +173,9 @@ def open_rows(config: DataConfig, manifest: str) -> Rows:
     """
     place = manifest if "://" in manifest else str(Path(config.root) / manifest)
     if Path(place).is_dir() or "://" in place:
-        return ShardSet.open(place)
+        folder = config.shard_cache
+        limit = int(config.shard_cache_gib * 2**30)
+        return ShardSet.open(place, cache=None if folder is None else ShardCache(folder=Path(folder), max_bytes=limit))
     return ManifestRows(place)
 
 

@@ -21,8 +21,8 @@ from pydicom.uid import UID, CTImageStorage, DigitalXRayImageStorageForPresentat
 
 from medvlm.data_recipes.phantoms.cine import FRAMES_PER_SECOND
 
-DATE, TIME = "20000101", "120000"
-"""Stated in every DICOM file: the clock would make each run's bytes differ."""
+DATE, TIME = "19000101", "120000"
+"""Stated in every DICOM file: the clock would make each run's bytes differ. 1900 is the usual date of nobody."""
 
 
 def put(path: Path, data: bytes) -> str:
@@ -60,6 +60,8 @@ def _dataset(sop_class: UID, instance: UID, patient_id: str, modality: str) -> F
     dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = DATE
     dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = TIME
     dataset.AccessionNumber = dataset.ReferringPhysicianName = dataset.StudyID = ""
+    # No person stands behind these names and dates; whoever checks the files for identifiers may believe that.
+    dataset.PatientIdentityRemoved, dataset.DeidentificationMethod = "YES", "virtual patient"
     dataset.Manufacturer = "medvlm phantoms"
     dataset.Modality, dataset.SeriesNumber, dataset.BodyPartExamined = modality, 1, "CHEST"
     dataset.SamplesPerPixel, dataset.BitsAllocated, dataset.PixelRepresentation = 1, 16, 0

@@ -153,7 +153,8 @@ def frame_groups(dataset: Dataset, frame: int) -> Dataset:
     layers += list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]
     for layer in layers:
         for element in layer:
-            if element.VR == "SQ" and len(element.value):
+            # Makers put sequences of their own beside the standard ones, with positions of another meaning.
+            if element.VR == "SQ" and len(element.value) and not element.tag.is_private:
                 flat.update(element.value[0])
     return flat
 

@@ -118,6 +118,7 @@ class ExternalProcessor:
     def cost(self, size: tuple[int, int, int], kind: Kind) -> tuple[int, int] | None:
         """None: what a visual costs is known when the family's own image processor has cut it."""
         del size, kind
+        return None
 
     def render(
         self,

@@ -251,6 +251,10 @@ def test_enhanced_multi_frame_is_a_volume(tmp_path):
         frame, position = Dataset(), Dataset()
         position.ImagePositionPatient = [0, 0, 3.0 * k]
         frame.PlanePositionSequence = [position]
+        # As Philips writes it: a sequence of the maker's own that states positions of another meaning, and comes last.
+        own = Dataset()
+        own.ImagePositionPatient = [9, 9, 50.0 - k]
+        frame.private_block(0x2005, "MAKER", create=True).add_new(0x0F, "SQ", Sequence([own]))
         ds.PerFrameFunctionalGroupsSequence.append(frame)
     path = save(ds, tmp_path / "x.dcm")
     assert sniff(path) == "volume"
