@@ -20,6 +20,9 @@ from medvlm.data_recipes.scaled_reading import read_for
 from medvlm.model.loading import Processor
 from medvlm.model.processing import AXIS_KIND, PatchedVisual, Rendered
 
+_READING = 2
+"""Grows when the same file, options and settings begin to give other patches, so that no old cache entry is found."""
+
 
 class Renderer:
     """Renders samples of one data root with one processor; goes to other processes without what it remembers.
@@ -160,5 +163,5 @@ class Renderer:
             path = self.root / ref.path
             state = path.stat() if path.exists() else None
             content = f"{path} {state.st_size} {state.st_mtime_ns}" if state else str(path)
-        text = json.dumps([ref.kind, content, ref.options, self._settings], sort_keys=True)
+        text = json.dumps([_READING, ref.kind, content, ref.options, self._settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -25,12 +25,12 @@ from medvlm.data_recipes.pairs.image_rules import Places
 from medvlm.data_recipes.pairs.pair_files import PairFiles, Tally
 from medvlm.data_recipes.pairs.rules import pair_sample
 from medvlm.data_recipes.progress import tracking
-from medvlm.data_recipes.readers import read
-from medvlm.data_recipes.sample import Preference, Question, Sample, Turn, read_jsonl
+from medvlm.data_recipes.sample import Preference, Question, Sample, Turn, VisualRef, read_jsonl
 from medvlm.eval.answer_scores import Sampling, choose, question_of, score
 from medvlm.eval.models import Request, Response
 from medvlm.eval.plan import MAX_NEW_TOKENS, request_name
 from medvlm.eval.rows import append_rows, drop_torn_line
+from medvlm.model.visual import Visual
 
 MADE_BY = "sampled"
 
@@ -40,6 +40,10 @@ class Writer(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def read(self, ref: VisualRef, root: Path) -> Visual:
+        """A visual as training read it."""
+        ...
 
     def write(self, requests: Sequence[Request], **decoding: Any) -> list[Response]:
         """One response per request."""
@@ -60,7 +64,7 @@ def sample_answers(
         BadSample: a visual cannot be read.
     """
     room = MAX_NEW_TOKENS[question.kind]
-    visuals = tuple(read(ref, root) for turn in case.turns for ref in turn.visuals)
+    visuals = tuple(writer.read(ref, root) for turn in case.turns for ref in turn.visuals)
     requests = [
         Request(
             request_id=request_name(f"{case.sample.sample_id}#{number}", "image", case.turns, room),

@@ -1,4 +1,4 @@
-"""Phantoms -> five stages -> evaluation -> report.html and summary.json: the main job, in one command.
+"""Phantoms -> checks -> five stages -> evaluation -> report.html and summary.json: the main job, in one command.
 
 python -m medvlm.scripts.journey configs/quickstart.yaml --patients 1000 --processes 2
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
+from medvlm.data_recipes.checks import check
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.phantoms.write import write_phantoms
 from medvlm.eval.models import CheckpointModel
@@ -45,6 +46,19 @@ def make_data(curriculum: Curriculum, patients: int) -> None:
         return
     say(f"writing {patients} virtual patients to {root}")
     write_phantoms(root, patients=patients, seed=curriculum.seed, workers=os.cpu_count() or 1, progress=True)
+
+
+def check_data(curriculum: Curriculum) -> None:
+    """Check the manifests before anything is trained on them; the page is ``check/index.html``.
+
+    Raises:
+        RuntimeError: something is wrong with them.
+    """
+    out = Path(curriculum.output_dir) / "check"
+    say(f"checking {curriculum.data.root}")
+    code = check.main([curriculum.data.root, "--out", str(out), "--workers", str(os.cpu_count() or 1)])
+    if code:
+        raise RuntimeError(f"the data did not pass: see {out / 'index.html'}")
 
 
 def train(config: str, overrides: list[str], processes: int) -> None:
@@ -103,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     assert curriculum.evaluation is not None, "the config needs 'evaluation'"
     output = Path(curriculum.output_dir)
     make_data(curriculum, options.patients)
+    check_data(curriculum)
     train(options.config, options.overrides, options.processes)
     pairs = pairs_before_and_after(curriculum)
     last = stage_folder(curriculum, curriculum.stages[-1].name) / "checkpoint"

@@ -67,8 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     for number in random.Random(0).sample(range(len(pictures)), min(SAMPLE, len(pictures))):
         for name, copy in changed(pictures[number], rng):
             other = perceptual_hash(np.asarray(copy, np.float32) / 255)
-            bits = 256 if other is None else (int(other, 16) ^ int(hashes[number], 16)).bit_count()
-            moved[name].append(bits)
+            moved[name].append(256 if other is None else (int(other, 16) ^ int(hashes[number], 16)).bit_count())
     print(f"| change | median, 95th percentile, most | found within {NEAR}, {MOST} bits |\n|---|---|---|")
     for name, bits_of in moved.items():
         bits = np.array(bits_of)

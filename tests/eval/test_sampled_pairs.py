@@ -15,6 +15,7 @@ from medvlm.data_recipes.pairs.build import PairSettings
 from medvlm.data_recipes.pairs.case import case_of
 from medvlm.data_recipes.pairs.visual_files import write_visual
 from medvlm.data_recipes.rendering import Renderer
+from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.sample import Sample, Turn
 from medvlm.eval.answer_scores import Sampling, choose, question_of, score
 from medvlm.eval.make_pairs import main
@@ -42,6 +43,9 @@ class Speaker:
     asked: list[str] = field(default_factory=list)
     drawn: list[float] = field(default_factory=list)
     stop_at: int | None = None
+
+    def read(self, ref, root):
+        return read(ref, root)
 
     def write(self, requests, **decoding):
         if len(self.asked) == self.stop_at:
