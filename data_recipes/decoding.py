@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import sha256_of
-from medvlm.data_recipes.progress import tracking
 from medvlm.data_recipes.readers import read
 from medvlm.data_recipes.sample import VisualRef
 from medvlm.model.visual import Kind, Video, Volume, kind_of
@@ -94,30 +90,3 @@ def hash_once(path: Path) -> str:
 def _hash_of_file(name: str, size: int, changed: int) -> str:
     """Size and time of change are part of the key: a file that was written anew is hashed anew."""
     return sha256_of(name)
-
-
-def decode_all(
-    refs: Iterable[VisualRef], *, workers: int = 1, progress: bool = False
-) -> dict[tuple[str, str], Facts | BadSample]:
-    """Decode each distinct ref once.
-
-    Args:
-        workers: processes; 1 reads in this one.
-        progress: show a bar on standard error.
-    """
-    distinct = {key_of(ref): ref for ref in refs}
-    outcomes: dict[tuple[str, str], Facts | BadSample] = {}
-    with tracking("reading visuals", len(distinct), show=progress) as track:
-        for key, outcome in zip(distinct, _results(list(distinct.values()), workers), strict=True):
-            outcomes[key] = outcome
-            track.advance()
-    return outcomes
-
-
-def _results(refs: list[VisualRef], workers: int) -> Iterator[Facts | BadSample]:
-    if workers <= 1 or len(refs) < 2:
-        yield from map(decode, refs)
-        return
-    # spawn: a forked child of a process that runs threads (torch, FFmpeg) can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(decode, refs, chunksize=4)

@@ -37,8 +37,11 @@ class Inventory:
     other_files: int
 
 
-def take_inventory(folder: Path) -> Inventory:
+def take_inventory(folder: Path, *, leave_out: Path | None = None) -> Inventory:
     """Look at every file under ``folder``; datasets are sought from the top down, so the outermost match wins.
+
+    Args:
+        leave_out: a folder below ``folder`` that is not looked into (what comes out of a walk); absolute.
 
     Raises:
         NotADirectoryError: there is no such folder.
@@ -52,6 +55,7 @@ def take_inventory(folder: Path) -> Inventory:
     unlisted: list[OSError] = []
     for place, names, leaves in os.walk(folder, onerror=unlisted.append):
         here = Path(place)
+        names[:] = [name for name in names if here / name != leave_out]
         hidden_folders = [name for name in names if name.startswith(".")]
         hidden += sum(len(found) for name in hidden_folders for _, _, found in os.walk(here / name))
         names[:] = sorted(name for name in names if not name.startswith("."))

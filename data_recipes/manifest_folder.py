@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -120,3 +122,32 @@ class ManifestFolder:
             **self._extra,
             "by_source": by_source,
         }
+
+
+class Later:
+    """Refusals that are written when their turn comes: many of them lie in a temporary file, not in memory."""
+
+    IN_MEMORY = 1 << 20
+    """Bytes that are not worth a file."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 (it is gone with this object)
+            max_size=self.IN_MEMORY, mode="w+", encoding="utf-8"
+        )
+
+    def add(self, bad: BadSample, source: str) -> None:
+        """Keep one refusal."""
+        self._file.write(json.dumps([bad.to_dict(), source]) + "\n")
+
+    def write_to(self, folder: ManifestFolder) -> None:
+        """All of them in their order; then none is left."""
+        for bad, source in self:
+            folder.refuse(bad, source)
+        self._file.seek(0)
+        self._file.truncate()
+
+    def __iter__(self) -> Iterator[tuple[BadSample, str]]:
+        self._file.seek(0)
+        for line in self._file:
+            told, source = json.loads(line)
+            yield BadSample(told.pop("reason"), **told), source

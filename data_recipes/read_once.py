@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from medvlm.data_recipes.decoding import Facts, decode, key_of
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.progress import tracking
 from medvlm.data_recipes.sample import Preference, Sample, Turn, VisualRef, visuals_of
+from medvlm.data_recipes.worker_processes import in_order, pool_of
 
 Outcomes = dict[tuple[str, str], Facts | BadSample]
+COMMIT_EVERY = 64
+"""Visuals whose reading a kill can lose, when they are read in one go."""
 
 
 class ReadOnce:
@@ -24,6 +26,9 @@ class ReadOnce:
 
     A file that was refused, or whose size or time of change differs, is read again. What was read before a kill is not
     lost: every call of ``read`` commits.
+
+    Either ``read`` block by block; or ``need`` all visuals first, ``read_needed`` them with an estimate of the time
+    left, and ``recall`` them as often as wanted, without looking at the files again.
     """
 
     def __init__(self, path: Path, *, workers: int = 1) -> None:
@@ -33,15 +38,16 @@ class ReadOnce:
             workers: processes; 1 reads in this one.
         """
         self._path, self._workers = path, workers
-        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._pool = pool_of(self._workers)
         self._data = sqlite3.connect(self._path)
         self._data.execute("CREATE TABLE IF NOT EXISTS visuals (key TEXT PRIMARY KEY, state TEXT, told TEXT)")
-        if self._workers > 1:
-            # spawn: a forked child of a process that runs threads (torch, FFmpeg) can hang.
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+        # What this run needs: told is empty until it is read. A temporary table is a file of SQLite, not memory.
+        self._data.execute(
+            "CREATE TEMP TABLE run (place INTEGER PRIMARY KEY, key TEXT UNIQUE, ref TEXT, state TEXT, told TEXT)"
+        )
         return self
 
     def __exit__(
@@ -59,22 +65,88 @@ class ReadOnce:
         unknown: dict[tuple[str, str], tuple[VisualRef, str]] = {}
         for key, ref in distinct.items():
             state = _state(Path(ref.path))
-            found = self._data.execute("SELECT state, told FROM visuals WHERE key = ?", (_name(ref),)).fetchone()
-            if found is not None and found[0] == state:
-                outcomes[key] = Facts(**json.loads(found[1]))
+            told = self._remembered(_name(ref), state)
+            if told is not None:
+                outcomes[key] = Facts(**json.loads(told))
             else:
                 unknown[key] = (ref, state)
-        work = [ref for ref, _ in unknown.values()]
-        results = map(decode, work) if self._pool is None else self._pool.map(decode, work, chunksize=4)
-        for (key, (ref, state)), outcome in zip(unknown.items(), results, strict=True):
+        results = in_order(self._pool, self._workers, decode, [ref for ref, _ in unknown.values()])
+        for (key, (_, state)), (ref, outcome) in zip(unknown.items(), results, strict=True):
             outcomes[key] = outcome
-            if isinstance(outcome, BadSample):
-                continue  # Read again next time: a newer reader may take it.
-            self._data.execute(
-                "INSERT OR REPLACE INTO visuals VALUES (?, ?, ?)", (_name(ref), state, json.dumps(asdict(outcome)))
-            )
+            self._remember(_name(ref), state, outcome)
         self._data.commit()
         return outcomes
+
+    def need(self, refs: Iterable[VisualRef]) -> int:
+        """Note absolute refs for ``read_needed``; returns how many of them nobody has read."""
+        new = 0
+        for name, ref in {_name(ref): ref for ref in refs}.items():
+            if self._data.execute("SELECT 1 FROM run WHERE key = ?", (name,)).fetchone():
+                continue
+            state = _state(Path(ref.path))
+            told = self._remembered(name, state)
+            new += told is None
+            self._data.execute(
+                "INSERT INTO run (key, ref, state, told) VALUES (?, ?, ?, ?)",
+                (name, json.dumps(asdict(ref)) if told is None else None, state, told),
+            )
+        return new
+
+    def read_needed(self, *, progress: bool = False) -> None:
+        """Read what was noted and is not known.
+
+        Args:
+            progress: show a bar on standard error.
+        """
+        done, total = self._data.execute("SELECT count(told), count(*) FROM run").fetchone()
+        results = in_order(self._pool, self._workers, _decode_noted, self._unread())
+        with tracking("reading visuals", total, done=done, show=progress) as track:
+            for number, ((place, name, _, state), outcome) in enumerate(results, start=1):
+                told = outcome.to_dict() if isinstance(outcome, BadSample) else asdict(outcome)
+                self._data.execute("UPDATE run SET told = ? WHERE place = ?", (json.dumps(told), place))
+                self._remember(name, state, outcome)
+                if number % COMMIT_EVERY == 0:
+                    self._data.commit()
+                track.advance()
+        self._data.commit()
+
+    def recall(self, refs: Iterable[VisualRef]) -> Outcomes:
+        """What this run knows of each distinct absolute ref; what appeared since is read now."""
+        distinct = {key_of(ref): ref for ref in refs}
+        outcomes: Outcomes = {}
+        for key, ref in distinct.items():
+            found = self._data.execute("SELECT told FROM run WHERE key = ?", (_name(ref),)).fetchone()
+            if found is None or found[0] is None:
+                self.need([ref])
+                self.read_needed()
+                found = self._data.execute("SELECT told FROM run WHERE key = ?", (_name(ref),)).fetchone()
+            told = json.loads(found[0])
+            outcomes[key] = BadSample(told.pop("reason"), **told) if "reason" in told else Facts(**told)
+        return outcomes
+
+    def _unread(self) -> Iterator[tuple[int, str, str, str]]:
+        """(place, name, ref as JSON, state) of what is noted and not read."""
+        last = 0
+        while found := self._data.execute(
+            "SELECT place, key, ref, state FROM run WHERE told IS NULL AND place > ? ORDER BY place LIMIT 256", (last,)
+        ).fetchall():
+            yield from found
+            last = found[-1][0]
+
+    def _remembered(self, name: str, state: str) -> str | None:
+        found = self._data.execute("SELECT state, told FROM visuals WHERE key = ?", (name,)).fetchone()
+        return found[1] if found is not None and found[0] == state else None
+
+    def _remember(self, name: str, state: str, outcome: Facts | BadSample) -> None:
+        if isinstance(outcome, BadSample):
+            return  # Read again in the next run: a newer reader may take it.
+        self._data.execute(
+            "INSERT OR REPLACE INTO visuals VALUES (?, ?, ?)", (name, state, json.dumps(asdict(outcome)))
+        )
+
+
+def _decode_noted(row: tuple[int, str, str, str]) -> Facts | BadSample:
+    return decode(VisualRef(**json.loads(row[2])))
 
 
 def _name(ref: VisualRef) -> str:

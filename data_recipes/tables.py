@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
@@ -89,14 +89,48 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of UTF-8 text with their ends, all written as ``\\n``; the text is never held whole.
+
+    A form feed and the separators of Unicode, which stand inside reports, end no line.
+
+    Raises:
+        BadSample: the file is missing or not UTF-8; before the first line.
+    """
+    try:
+        _check_utf8(path)
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from lines
+    except OSError as error:
+        raise BadSample(
+            f"cannot be opened ({error.strerror})", where=str(path), mend="check the path and its permissions"
+        ) from error
+
+
+def _check_utf8(path: Path, piece: int = 1 << 20) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    before = 0
+    with path.open("rb") as file:
+        while True:
+            data = file.read(piece)
+            held = len(decoder.getstate()[0])
+            try:
+                decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                place = before - held + error.start
+                raise BadSample(f"not UTF-8 at byte {place}", where=str(path), mend="save the file as UTF-8") from error
+            if not data:
+                return
+            before += len(data)
+
+
 def read_csv(path: Path, *, required: Iterable[str], delimiter: str = ",") -> Iterator[Row | BadSample]:
     """Rows of a CSV file with a header; a row of the wrong length comes out as BadSample.
 
     Raises:
         BadSample: the file is not UTF-8, or a required column is missing.
     """
-    # Not splitlines: it also breaks at form feeds and at the separators of Unicode, which stand inside reports.
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
+    reader = csv.reader(read_lines(path), delimiter=delimiter)
     header = next(reader, [])
     missing = [name for name in required if name not in header]
     if missing:
@@ -162,7 +196,8 @@ def read_json_lines(path: Path) -> Iterator[Row | BadSample]:
     Raises:
         BadSample: the file is not UTF-8.
     """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, ended in enumerate(read_lines(path), start=1):
+        line = ended.removesuffix("\n")
         if not line.strip():
             continue
         where = f"{path}:{number}"

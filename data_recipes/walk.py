@@ -1,12 +1,14 @@
-"""Any folder of clinical files -> manifests that are known to load, and a list of what cannot be used and why."""
+"""Any folder of clinical files -> manifests that are known to load, and a list of what cannot be used and why.
+
+medvlm data walk FOLDER --out DIR
+"""
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections import Counter
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,270 +16,241 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from medvlm.data_recipes.decoding import Facts, decode_all, key_of
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.inventory import take_inventory
-from medvlm.data_recipes.loose import SOURCE, Candidate, describe, find_candidates
-from medvlm.data_recipes.manifest_folder import ManifestFolder
-from medvlm.data_recipes.read_once import Outcomes, all_visuals, with_facts
+from medvlm.data_recipes.loose import SOURCE, Candidate, find_candidates
+from medvlm.data_recipes.loose_owners import LooseOwners, Recall, blocks
+from medvlm.data_recipes.manifest_folder import Later, ManifestFolder
+from medvlm.data_recipes.progress import tracking
+from medvlm.data_recipes.read_once import ReadOnce, all_visuals, with_facts
 from medvlm.data_recipes.recipe import Recipe
 from medvlm.data_recipes.sample import Sample, VisualRef
-from medvlm.data_recipes.splits import split_patients
+from medvlm.data_recipes.walk_gates import Gates
+from medvlm.data_recipes.walk_result import WalkResult, read_walk, write_walk
+
+__all__ = ["UNSTATED", "WalkResult", "main", "read_walk", "walk_folder", "walk_into", "write_walk"]
 
 UNSTATED = "not stated: ask the holder of the files"
-CHOOSING = ("series_uid", "frame", "time_index", "member", "item")
-"""Options of readers that choose one of several visuals of a file or folder."""
+MEMORY = ".visuals.sqlite"
+"""In the folder of the manifests: what reading told, so that a walk that was stopped goes on."""
+
+Row = Sample | BadSample
 
 
 @dataclass(frozen=True, kw_only=True)
-class WalkResult:
-    """What a folder gives.
+class Found:
+    """What lies in a folder, before any visual is read.
 
     Attributes:
-        samples: of all splits; their visuals have been read once, have absolute paths and a sha256.
-        quarantine: every file or row that cannot be used.
-        counts: samples, images, volumes, videos (distinct visuals in use), quarantined, other_files, and
-            by_source: source -> train, validation, test, quarantined.
+        refused: files that cannot be used.
+        other_files: how many are neither.
     """
 
-    samples: tuple[Sample, ...]
-    quarantine: tuple[BadSample, ...]
-    counts: dict[str, Any]
+    datasets: Sequence[tuple[Recipe, Path]]
+    candidates: Sequence[Candidate]
+    refused: Sequence[BadSample]
+    other_files: int
 
 
-def walk_folder(
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What the second time through the datasets takes from the first."""
+
+    gates: Gates
+    owners: LooseOwners
+    rows: int
+
+
+def walk_into(
     folder: Path,
+    out: Path,
     *,
     progress: bool = False,
     workers: int = 1,
     seed: int = 0,
     licence: str = UNSTATED,
     resample_gaps: bool = False,
-) -> WalkResult:
-    """Walk ``folder``: datasets by their recipes, everything else by its content.
+) -> dict[str, Any]:
+    """Walk ``folder``, datasets by their recipes and everything else by its content, and write the manifests.
+
+    ``out`` gets train.jsonl, test_questions.jsonl, validation_questions.jsonl and test_reports.jsonl (the last two only
+    when there are such rows), quarantine.jsonl and summary.json. Visuals stay where they are: paths are absolute. The
+    rows of a dataset are never held together; a walk that was stopped does not read again what it had read.
 
     Args:
-        progress: show a bar on standard error.
+        progress: show bars on standard error.
         workers: processes that read visuals.
         seed: of the split of loose files; datasets have their own splits.
         licence: of the loose files.
         resample_gaps: read DICOM series with uneven slice distances too, interpolated to the smallest one.
 
+    Returns:
+        What summary.json says: see WalkResult.counts.
+
     Raises:
         NotADirectoryError: there is no such folder.
     """
-    folder = folder.resolve()
-    inventory = take_inventory(folder)
-    built = [(recipe, *_build(recipe, place)) for recipe, place in inventory.datasets]
-    candidates, refused, directories = find_candidates(folder, inventory.loose, resample_gaps=resample_gaps)
-    refs = [ref for _, samples, _ in built for sample in samples for ref in all_visuals(sample)]
-    refs += [candidate.ref for candidate in candidates]
-    outcomes = decode_all(refs, workers=workers, progress=progress)
+    found = _look(folder.resolve(), out.resolve(), resample_gaps=resample_gaps)
+    with ReadOnce(out / MEMORY, workers=workers) as reading:
+        learnt = _learn(found, reading, progress=progress)
+        loose = learnt.owners
+        for sample in loose.samples(seed=seed, licence=licence):
+            if isinstance(sample, Sample):
+                learnt.gates.learn(sample)
+        learnt.gates.restart()
+        with ManifestFolder(out) as files, tracking("writing rows", learnt.rows, show=progress) as track:
+            repeated, leaking = Later(), Later()
 
-    samples: list[Sample] = []
-    quarantine: list[tuple[str, BadSample]] = [(SOURCE, bad) for bad in (*inventory.refused, *refused)]
-    for recipe, drafts, bad_rows in built:
-        quarantine += [(recipe.name, bad) for bad in bad_rows]
-        good, bad_visuals = _with_facts(drafts, outcomes)
-        samples += good
-        quarantine += [(recipe.name, bad) for bad in bad_visuals]
-    found, bad_loose = _loose_samples(candidates, outcomes, samples, seed=seed, licence=licence)
-    samples += found
-    quarantine += [(SOURCE, bad) for bad in bad_loose]
-    for gate in (_unique, _no_test_in_train):
-        samples, stopped = gate(samples)
-        quarantine += stopped
-    other = inventory.other_files + directories
-    return WalkResult(
-        samples=tuple(samples),
-        quarantine=tuple(bad for _, bad in quarantine),
-        counts=_count(samples, quarantine, other),
+            def pass_on(sample: Sample) -> None:
+                if bad := learnt.gates.repeated(sample):
+                    repeated.add(bad, sample.source)
+                elif bad := learnt.gates.leaks(sample):
+                    leaking.add(bad, sample.source)
+                else:
+                    files.add(sample)
+
+            for bad in found.refused:
+                files.refuse(bad, SOURCE)
+            for recipe, place in found.datasets:
+                unread = Later()
+                for row, finished in _finished(_rows(recipe, place), reading.recall):
+                    track.advance()
+                    if isinstance(finished, Sample):
+                        pass_on(finished)
+                    elif isinstance(row, BadSample):
+                        files.refuse(row, recipe.name)
+                    else:
+                        unread.add(finished, recipe.name)
+                unread.write_to(files)
+            for finished in loose.samples(seed=seed, licence=licence):
+                if isinstance(finished, Sample):
+                    pass_on(finished)
+                else:
+                    files.refuse(finished, SOURCE)
+            repeated.write_to(files)
+            leaking.write_to(files)
+            files.say(other_files=found.other_files)
+    return files.counts()
+
+
+def walk_folder(folder: Path, **options: Any) -> WalkResult:
+    """``walk_into`` a temporary folder; all samples in memory, for folders that are small.
+
+    Args:
+        options: of ``walk_into``.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
+    with tempfile.TemporaryDirectory() as out:
+        walk_into(folder, Path(out), **options)
+        result = read_walk(Path(out))
+        return replace(result, samples=tuple(result.samples))
+
+
+def _look(folder: Path, out: Path, *, resample_gaps: bool) -> Found:
+    inventory = take_inventory(folder, leave_out=out)
+    candidates, refused, directories = find_candidates(folder, inventory.loose, resample_gaps=resample_gaps)
+    return Found(
+        datasets=inventory.datasets,
+        candidates=candidates,
+        refused=(*inventory.refused, *refused),
+        other_files=inventory.other_files + directories,
     )
 
 
-def _build(recipe: Recipe, place: Path) -> tuple[list[Sample], list[BadSample]]:
+def _rows(recipe: Recipe, place: Path) -> Iterator[Row]:
     """Samples and refused rows; a file that is refused as a whole ends the dataset, not the walk."""
-    samples: list[Sample] = []
-    refused: list[BadSample] = []
     try:
-        for row in recipe.build(place):
-            if isinstance(row, BadSample):
-                refused.append(row)
-            else:
-                samples.append(row)
+        yield from recipe.build(place)
     except BadSample as bad:
-        refused.append(bad)
-    return samples, refused
+        yield bad
 
 
-def _with_facts(drafts: Iterable[Sample], outcomes: Outcomes) -> tuple[list[Sample], list[BadSample]]:
-    """Fill in hashes; a sample with a visual that cannot be read is refused with the reader's reason."""
-    finished = [with_facts(sample, outcomes) for sample in drafts]
-    good = [one for one in finished if isinstance(one, Sample)]
-    return good, [one for one in finished if isinstance(one, BadSample)]
+def _visuals(rows: Iterable[Row]) -> Iterator[VisualRef]:
+    return (ref for row in rows if isinstance(row, Sample) for ref in all_visuals(row))
 
 
-def _content(ref: VisualRef, sha256: str | None) -> str:
-    """What tells copies: the bytes, and which visual it is where one file or folder holds several."""
-    return " ".join([str(sha256), *(str(ref.options.get(name, "")) for name in CHOOSING)])
+def _finished(rows: Iterable[Row], recall: Recall) -> Iterator[tuple[Row, Row]]:
+    """(row, the same with hashes); a sample with a visual that cannot be read becomes the reader's refusal."""
+    for block in blocks(rows):
+        outcomes = recall(_visuals(block))
+        for row in block:
+            yield row, row if isinstance(row, BadSample) else with_facts(row, outcomes)
 
 
-def _loose_samples(
-    candidates: Iterable[Candidate], outcomes: Outcomes, datasets: Iterable[Sample], *, seed: int, licence: str
-) -> tuple[list[Sample], list[BadSample]]:
-    """Describe what was read; a copy of a visual seen before belongs to that one's patient and split."""
-    owners: dict[str, Sample] = {}
-    for sample in datasets:
-        for ref in sample.visuals():
-            content = _content(ref, ref.sha256)
-            if content not in owners or sample.split == "test":
-                owners[content] = sample
-    refused: list[BadSample] = []
-    read: list[tuple[Candidate, Facts]] = []
-    first: dict[str, str] = {}
-    for candidate in candidates:
-        facts = outcomes[key_of(candidate.ref)]
-        if isinstance(facts, BadSample):
-            refused.append(facts)
-            continue
-        content = _content(candidate.ref, facts.sha256)
-        patient = owners[content].patient_id if content in owners else candidate.patient_id
-        read.append((replace(candidate, patient_id=first.setdefault(content, patient)), facts))
-    owned = {sample.patient_id: sample.split for sample in owners.values()}
-    splits = split_patients((one.patient_id for one, _ in read if one.patient_id not in owned), seed=seed)
-    samples: list[Sample] = []
-    for one, facts in read:
-        known = owners.get(_content(one.ref, facts.sha256))
-        split = known.split if known else owned.get(one.patient_id) or splits[one.patient_id]
-        official = known is not None and bool(known.metadata.get("official_split"))
-        samples += describe(one, facts, split=split, licence=licence, official=official)
-    return samples, refused
+def _learn(found: Found, reading: ReadOnce, *, progress: bool) -> Learnt:
+    """Read all visuals; learn what the gates and the loose files must know of the datasets.
 
-
-Gated = tuple[list[Sample], list[tuple[str, BadSample]]]
-
-
-def _place(sample: Sample) -> str:
-    refs = sample.visuals()
-    return refs[0].path if refs else sample.source
-
-
-def _unique(samples: list[Sample]) -> Gated:
-    """Refuse a second sample of the same id (the same dataset lying in two places)."""
-    kept: dict[str, Sample] = {}
-    stopped: list[tuple[str, BadSample]] = []
-    for sample in samples:
-        if sample.sample_id not in kept:
-            kept[sample.sample_id] = sample
-            continue
-        bad = BadSample(
-            f"sample_id {sample.sample_id!r} occurs twice",
-            where=_place(sample),
-            mend="remove the second copy of the dataset or row",
-            sample_id=sample.sample_id,
-        )
-        stopped.append((sample.source, bad))
-    return list(kept.values()), stopped
-
-
-def _asked(sample: Sample) -> tuple[tuple[str, ...], str]:
-    """The pictures and the first question, spelling and "Answer yes or no." aside."""
-    text = sample.turns[0].text
-    bare = re.sub(r"\s*Answer [^.]*\.\s*$", "", text)
-    return tuple(_content(ref, ref.sha256) for ref in sample.visuals()), re.sub(r"\W+", " ", bare).strip().lower()
-
-
-def _no_test_in_train(samples: list[Sample]) -> Gated:
-    """Refuse a training row that asks what a public test row asks about the same pictures."""
-    public = {_asked(s): s.sample_id for s in samples if s.split == "test" and s.metadata.get("official_split")}
-    kept: list[Sample] = []
-    stopped: list[tuple[str, BadSample]] = []
-    for sample in samples:
-        test = public.get(_asked(sample))
-        if sample.split == "test" or test is None:
-            kept.append(sample)
-            continue
-        bad = BadSample(
-            f"asks what the public test row {test!r} asks about the same visuals",
-            where=_place(sample),
-            mend="keep it out of training",
-            sample_id=sample.sample_id,
-        )
-        stopped.append((sample.source, bad))
-    return kept, stopped
-
-
-def _count(samples: list[Sample], quarantine: list[tuple[str, BadSample]], other: int) -> dict[str, Any]:
-    kinds = Counter(kind for kind, _ in {(ref.kind, key_of(ref)) for s in samples for ref in s.visuals()})
-    refused = Counter(source for source, _ in quarantine)
-    splits: dict[str, Counter[str]] = {}
-    for sample in samples:
-        splits.setdefault(sample.source, Counter())[sample.split] += 1
-    by_source = {
-        source: {
-            **{split: splits.get(source, Counter())[split] for split in ("train", "validation", "test")},
-            "quarantined": refused[source],
-        }
-        for source in sorted({*splits, *refused})
-    }
-    return {
-        "samples": len(samples),
-        "images": kinds["image"],
-        "volumes": kinds["volume"],
-        "videos": kinds["video"],
-        "quarantined": len(quarantine),
-        "other_files": other,
-        "by_source": by_source,
-    }
-
-
-def write_walk(result: WalkResult, out: Path) -> None:
-    """Write the manifests into ``out``.
-
-    train.jsonl, test_questions.jsonl, validation_questions.jsonl and test_reports.jsonl (the last two only when
-    there are such rows), quarantine.jsonl and summary.json. Visuals stay where they are: paths are absolute.
+    Text and visuals that an earlier run has read are learnt as they pass; the first visual that must be read makes
+    that useless, and the datasets are gone through once more when all are read.
     """
-    with ManifestFolder(out, summary=result.counts) as folder:
-        for sample in result.samples:
-            folder.add(sample)
-        for bad in result.quarantine:
-            folder.refuse(bad, SOURCE)
+    new = reading.need(candidate.ref for candidate in found.candidates)
+    rows = 0
+    gates, owners = Gates(), None if new else LooseOwners(found.candidates, reading.recall)
+
+    def learn(block: Iterable[Row]) -> None:
+        assert owners is not None
+        for _, finished in _finished(block, reading.recall):
+            if isinstance(finished, Sample):
+                gates.learn(finished)
+                owners.learn(finished)
+
+    for recipe, place in found.datasets:
+        for block in blocks(_rows(recipe, place)):
+            rows += len(block)
+            new += reading.need(_visuals(block))
+            if not new:
+                learn(block)
+    reading.read_needed(progress=progress)
+    if new or owners is None:
+        gates, owners = Gates(), LooseOwners(found.candidates, reading.recall)
+        for recipe, place in found.datasets:
+            learn(_rows(recipe, place))
+    return Learnt(gates=gates, owners=owners, rows=rows)
 
 
-def _show(result: WalkResult, out: Path) -> None:
+def _show(counts: dict[str, Any], out: Path) -> None:
     table = Table("source", "train", "validation", "test", "quarantined", title=f"written to {out}")
-    for source, row in result.counts["by_source"].items():
+    for source, row in counts["by_source"].items():
         table.add_row(source, *(str(row[name]) for name in ("train", "validation", "test", "quarantined")))
     console = Console()
     console.print(table)
     names = ("samples", "images", "volumes", "videos", "quarantined", "other_files")
-    console.print(", ".join(f"{name.replace('_', ' ')} {result.counts[name]}" for name in names))
+    console.print(", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in names))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when at least one sample came out, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m medvlm.data_recipes.walk", description=__doc__)
+    parser = argparse.ArgumentParser(prog="medvlm data walk", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of clinical files")
     parser.add_argument("--out", type=Path, required=True, help="folder for the manifests")
     parser.add_argument("--workers", type=int, default=1, help="processes that read visuals")
     parser.add_argument("--seed", type=int, default=0, help="of the split of loose files")
     parser.add_argument("--licence", default=UNSTATED, help="licence of the loose files")
     parser.add_argument("--resample-gaps", action="store_true", help="read series with uneven slice distances")
-    parser.add_argument("--progress", action="store_true", help="show the bar although this is no terminal")
+    parser.add_argument("--progress", action="store_true", help="show the bars although this is no terminal")
     given = parser.parse_args(arguments)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder; give the folder that holds the files")
-    result = walk_folder(
-        given.folder,
-        progress=given.progress or sys.stderr.isatty(),
-        workers=given.workers,
-        seed=given.seed,
-        licence=given.licence,
-        resample_gaps=given.resample_gaps,
-    )
-    write_walk(result, given.out)
-    _show(result, given.out)
-    return 0 if result.samples else 1
+    try:
+        counts = walk_into(
+            given.folder,
+            given.out,
+            progress=given.progress or sys.stderr.isatty(),
+            workers=given.workers,
+            seed=given.seed,
+            licence=given.licence,
+            resample_gaps=given.resample_gaps,
+        )
+    except KeyboardInterrupt:
+        print(
+            "Stopped; no manifest was changed. The same command goes on: what was read is not read again.",
+            file=sys.stderr,
+        )
+        return 1
+    _show(counts, given.out)
+    return 0 if counts["samples"] else 1
 
 
 if __name__ == "__main__":

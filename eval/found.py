@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Found:
 
 def describe_found(
     folder: Path,
-    samples: Sequence[Sample],
+    samples: Collection[Sample],
     quarantine: Iterable[BadSample],
     counts: Mapping[str, Any],
     *,

@@ -30,7 +30,7 @@ from medvlm.data_recipes.pairs.rules import rule_pairs
 from medvlm.data_recipes.sample import Question, Sample
 from medvlm.data_recipes.stratify import dimension, spread
 from medvlm.data_recipes.typed_yaml import BadConfig
-from medvlm.data_recipes.walk import UNSTATED, WalkResult, walk_folder, write_walk
+from medvlm.data_recipes.walk import UNSTATED, WalkResult, read_walk, walk_into
 from medvlm.eval.found import Found, describe_found
 from medvlm.eval.models import CheckpointModel
 from medvlm.eval.run import evaluate
@@ -243,13 +243,13 @@ def run(folder: Path, out: Path, options: argparse.Namespace) -> int:
     """The whole trial; returns the exit code."""
     began = time.time()
     console.rule("1/4 reading the folder")
-    result = walk_folder(
-        folder, progress=console.is_terminal, workers=options.workers, licence=options.licence, resample_gaps=True
+    walk_into(
+        folder, out, progress=console.is_terminal, workers=options.workers, licence=options.licence, resample_gaps=True
     )
+    result = read_walk(out)
     for name in OWN_FOLDERS:
         if (out / name).is_dir():
             shutil.rmtree(out / name)
-    write_walk(result, out)
     show_walk(result)
     if not result.samples:
         first = f"; the first: {result.quarantine[0]}" if result.quarantine else ""

@@ -167,7 +167,7 @@ def test_what_is_written_verifies_and_reads(mixed: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     assert walk.main([str(mixed), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "quarantine.jsonl", "summary.json", "test_questions.jsonl", "train.jsonl",
+        ".visuals.sqlite", "quarantine.jsonl", "summary.json", "test_questions.jsonl", "train.jsonl",
     ]  # fmt: skip
     assert not verify(out / "train.jsonl", out / "test_questions.jsonl", hashes=True, allow_official=True)
     train, refused = read_manifest(out / "train.jsonl")
