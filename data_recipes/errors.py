@@ -21,6 +21,10 @@ class BadSample(Exception):
         # Keyword-only arguments do not survive the default pickling between processes.
         return (_rebuild, (self.reason, self.where, self.mend, self.sample_id))
 
+    def bare(self) -> BadSample:
+        """The same words without the traceback, which keeps alive whatever was read when it was raised."""
+        return _rebuild(self.reason, self.where, self.mend, self.sample_id)
+
     def to_dict(self) -> dict[str, str | None]:
         """One row of quarantine.jsonl."""
         return {"where": self.where, "reason": self.reason, "mend": self.mend, "sample_id": self.sample_id}

@@ -16,7 +16,6 @@ from medvlm.data_recipes.rows import Joined
 from medvlm.data_recipes.sample import Sample
 
 _FIELDS = 5
-_UNKNOWN = -1
 
 
 class Lengths:
@@ -52,10 +51,10 @@ class Lengths:
         self.rank, self.world_size, self.settings = rank, world_size, settings
         self.refused: dict[int, BadSample] = {}
         if folder is None:
-            self._table = np.full((len(rows), _FIELDS), _UNKNOWN, np.int32)
+            self._table = np.zeros((len(rows), _FIELDS), np.int32)
         else:
             name = hashlib.sha256(f"{rows.fingerprint} {settings}".encode()).hexdigest()[:32]
-            self._table = _shared(folder / f"{name}.i32", len(rows))
+            self._table = _shared(folder / f"{name}.lengths", len(rows))
 
     def of(
         self, indices: Sequence[int] | np.ndarray, progress: Callable[[int, int], None] | None = None
@@ -66,7 +65,7 @@ class Lengths:
             progress: called with (done, total) while samples are measured.
         """
         wanted = np.unique(np.asarray(indices, np.int64))
-        unknown = [int(i) for i in wanted[(self._table[wanted] < 0).any(axis=1)] if int(i) not in self.refused]
+        unknown = [int(i) for i in wanted[(self._table[wanted] == 0).any(axis=1)] if int(i) not in self.refused]
         # This rank's part first, then what the others may not have come to.
         unknown = [
             i
@@ -74,7 +73,7 @@ class Lengths:
             for i in unknown[(self.rank + turn) % self.world_size :: self.world_size]
         ]
         for done, index in enumerate(unknown, start=1):
-            if (self._table[index] < 0).any():
+            if (self._table[index] == 0).any():
                 self._find_out(index)
             if progress is not None:
                 progress(done, len(unknown))
@@ -82,7 +81,7 @@ class Lengths:
         for index in wanted.tolist():
             if index in self.refused:
                 continue
-            tokens, patches, supervised, shown, made = self._table[index].tolist()
+            tokens, patches, supervised, shown, made = (self._table[index] - 1).tolist()
             length = Length(
                 tokens=tokens, patches=patches, supervised=supervised, visual_tokens=shown, visual_tokens_made=made
             )
@@ -100,10 +99,10 @@ class Lengths:
             if isinstance(row, BadSample):
                 raise row
             self._accept(row, index)
-            # The whole row at once: a reader that sees a part of it sees a negative number and measures again.
-            self._table[index] = astuple(self._measure(row))
+            # One more than each number: a reader that sees a part of a row sees a zero, and measures again.
+            self._table[index] = np.array(astuple(self._measure(row)), np.int32) + 1
         except BadSample as bad:
-            self.refused[index] = bad
+            self.refused[index] = bad.bare()
 
     def _where(self, index: int) -> str:
         row = self.rows.row(index)
@@ -111,19 +110,25 @@ class Lengths:
 
 
 def _shared(path: Path, rows: int) -> np.ndarray:
-    """A table of ``_UNKNOWN`` in a file, made once whoever comes first, mapped by all who come."""
+    """A table in a file, zero where nothing is known, made by whoever comes first and mapped by all who come.
+
+    Raises:
+        OSError: there is no room for it; without its room, a page of it that is written would end the process.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as file:
-            for start in range(0, rows, 1 << 20):
-                file.write(np.full((min(1 << 20, rows - start), _FIELDS), _UNKNOWN, np.int32).tobytes())
-        try:
-            os.link(temporary, path)  # fails when another process was first
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
+    size = rows * _FIELDS * np.dtype(np.int32).itemsize
     if not rows:
         return np.zeros((0, _FIELDS), np.int32)
+    if path.exists() and path.stat().st_size != size:
+        path.unlink(missing_ok=True)  # cut short by a full disk or a copy: what it told is measured again
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+            os.link(temporary, path)
+        except FileExistsError:
+            pass  # another process was first
+        finally:
+            temporary.unlink(missing_ok=True)
     return np.memmap(path, np.int32, mode="r+", shape=(rows, _FIELDS))

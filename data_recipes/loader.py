@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import queue
+import signal
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -42,28 +46,23 @@ class PackReader:
         """The pack, and what is missing from it because its pixels cannot be read after all.
 
         What fails is left out and never replaced; every process and every later run leaves out the same. A pack of
-        which nothing is left holds one token without loss, because all ranks must take part in a step.
+        which nothing is left holds two sides of one token without loss, because all ranks must take part in a step.
 
         Raises:
-            BadSample: a preference of which nothing is left in its pack: there is no pair without a reference.
             RuntimeError: the samples are larger than they were measured.
         """
         failed: list[BadSample] = []
         rendered: list[tuple[str, Sequence[Rendered]]] = []
         shown: dict[str, PatchedVisual] = {}
-        pair = False
         for index in members:
             row = self.rows.row(index)
             try:
                 if isinstance(row, BadSample):
                     raise row
-                pair = row.preference is not None
                 rendered.append((row.sample_id, self.renderer.sides(row, shown)))
             except BadSample as bad:
-                failed.append(bad)
-        if not rendered and pair:
-            raise failed[-1]
-        batch = collate(rendered or [("nothing could be read", [self._nothing()])])
+                failed.append(bad.bare())
+        batch = collate(rendered or [("nothing could be read", [self._nothing()] * 2)])
         batch.check(visual_token_id=self.renderer.processor.visual_token_id)
         if len(batch.tokens) > self.tokens_per_pack or len(batch.patches) > self.patches_per_pack:
             raise RuntimeError(
@@ -96,7 +95,14 @@ class Loader:
         workers: processes that read, decode and render; 0: a thread of this one. Packs come in the same order, and are
             the same, for any number.
         ahead: packs that are read ahead.
-        quarantine: where samples go that turn out unreadable.
+        quarantine: what is left out of the training; see ``left_out``.
+
+    Attributes:
+        position: where the step after the last one that was taken begins.
+        left_out: samples that turned out unreadable in the packs that this rank took last. Whoever takes a step hands
+            them to the quarantines of all ranks, so that all count the same.
+        order: checksum of the packs of all ranks up to ``position``: the same on all ranks, or they have planned
+            different packs.
     """
 
     def __init__(
@@ -119,7 +125,8 @@ class Loader:
         self.reader = PackReader(
             rows=rows, renderer=renderer, tokens_per_pack=plan.tokens_per_pack, patches_per_pack=plan.patches_per_pack
         )
-        self.position = Position()
+        self.position, self.order = Position(), 0
+        self.left_out: list[BadSample] = []
 
     def state_dict(self) -> dict[str, int]:
         """Where the step after the last one that was taken begins; the same on all ranks."""
@@ -131,19 +138,21 @@ class Loader:
 
     def load(self, members: Sequence[int]) -> PackedBatch:
         """One pack, read here and now."""
-        batch, failed = self.reader.load(members)
-        self.quarantine.add(failed)
+        batch, self.left_out = self.reader.load(members)
         return batch
 
     def steps(self) -> Iterator[list[PackedBatch]]:
         """The packs of this rank, step by step from ``position``; endless.
 
         An error while reading ahead is raised here, at the step that needed the sample.
+
+        Raises:
+            ChildProcessError: a worker was killed.
         """
-        ready: queue.Queue[Future | Position | BaseException] = queue.Queue(maxsize=self.ahead)
+        ready: queue.Queue[Future | tuple[Position, int] | BaseException] = queue.Queue(maxsize=self.ahead)
         stop = threading.Event()
 
-        def put(item: Future | Position | BaseException) -> None:
+        def put(item: Future | tuple[Position, int] | BaseException) -> None:
             while not stop.is_set():
                 try:
                     ready.put(item, timeout=0.2)
@@ -152,15 +161,16 @@ class Loader:
                     continue
 
         def read_ahead(read: Callable[[Sequence[int]], Future]) -> None:
-            packs = self.plan.packs(self.position)
+            packs, order = self.plan.packs(self.position, stop), 0
             try:
                 for number, (after, members) in enumerate(packs):
                     if stop.is_set():
                         return
+                    order = zlib.crc32(repr(members).encode(), order)
                     if number % self.world_size == self.rank:
                         put(read(members))
                     if (number + 1) % (self.world_size * self.packs_per_step) == 0:
-                        put(after)
+                        put((after, order))
             except BaseException as error:  # noqa: BLE001 (handed to the training thread, which raises it)
                 put(error)
             finally:
@@ -172,18 +182,26 @@ class Loader:
             thread.start()
             try:
                 step: list[PackedBatch] = []
+                left_out: list[BadSample] = []
                 while True:
                     item = ready.get()
                     if isinstance(item, BaseException):
                         raise item
-                    if isinstance(item, Position):
-                        self.position = item
+                    if isinstance(item, tuple):
+                        self.position, self.order = item
+                        self.left_out = left_out
                         yield step
-                        step = []
+                        step, left_out = [], []
                         continue
                     batch, failed = item.result()
-                    self.quarantine.add(failed)
+                    left_out += failed
                     step.append(batch)
+            except BrokenExecutor as error:
+                raise ChildProcessError(
+                    "a process that reads data was killed, as happens when the memory of the machine or its shared "
+                    "memory (/dev/shm, which containers limit: docker run --shm-size) is full; use fewer data.workers, "
+                    "or smaller packs"
+                ) from error
             finally:
                 stop.set()
                 thread.join()
@@ -213,8 +231,19 @@ _reader: PackReader | None = None
 
 def _start(reader: PackReader) -> None:
     global _reader
+    # Ctrl-C goes to all processes of a terminal; the training process ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # as many workers as cores; threads of each would only wait for one another
     _reader = reader
+
+
+def _end_with_parent() -> None:
+    # A worker whose training was killed would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _read(members: list[int]) -> tuple[PackedBatch, list[BadSample]]:

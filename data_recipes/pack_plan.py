@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -80,10 +81,21 @@ class PackPlan:
         """Windows of a round."""
         return -(-sum(self.mixture.shares) // self.window)
 
-    def window_packs(self, number: int, window: int) -> list[list[int]]:
-        """The packs of one window, shuffled; samples that cannot be used are in none."""
+    def window_packs(self, number: int, window: int, stopped: Callable[[], bool] = lambda: False) -> list[list[int]]:
+        """The packs of one window, shuffled; samples that cannot be used are in none.
+
+        Raises:
+            CancelledError: ``stopped`` said so between two samples that were measured.
+        """
+
+        def measured(done: int, total: int) -> None:
+            if stopped():
+                raise CancelledError
+            if self.progress is not None:
+                self.progress(done, total)
+
         samples = self.samples(number, window)
-        lengths = self.lengths.of(samples, self.progress)
+        lengths = self.lengths.of(samples, measured)
         self._seen(samples)
         usable = [index for index in samples.tolist() if index in lengths]
         packs = pack(lengths, usable, self.tokens_per_pack, self.patches_per_pack)
@@ -99,33 +111,42 @@ class PackPlan:
         """Cost of one sample that stands in a pack."""
         return self.lengths.of([index])[index]
 
-    def packs(self, start: Position) -> Iterator[tuple[Position, list[int]]]:
-        """Endless: (position after it, members) of each pack from ``start`` on; the next window is packed meanwhile."""
+    def packs(self, start: Position, stop: threading.Event | None = None) -> Iterator[tuple[Position, list[int]]]:
+        """Endless: (position after it, members) of each pack from ``start`` on; the next window is packed meanwhile.
+
+        Args:
+            stop: when set, a window is not measured to its end, and this raises CancelledError. Without it that
+                happens when the iterator is closed: who leaves does not wait for a window that nobody will use.
+        """
+        closed = threading.Event()
+
+        def submit(at: Position) -> Future[list[list[int]]]:
+            return helper.submit(
+                self.window_packs, at.round, at.window, lambda: closed.is_set() or (stop is not None and stop.is_set())
+            )
+
         with ThreadPoolExecutor(1, thread_name_prefix="medvlm-plan") as helper:
-            at, empty = start, 0
-            coming = helper.submit(self.window_packs, at.round, at.window)
-            while True:
-                packs = coming.result()
-                following = self._following(at)
-                coming = _submit(helper, self.window_packs, following)
-                for members in packs[at.pack :]:
-                    at = replace(at, pack=at.pack + 1, packs=at.packs + 1)
-                    yield at, members
-                empty = 0 if packs else empty + 1
-                if empty > self.windows():
-                    raise BadSample(
-                        "no sample of a whole round can be used",
-                        where="the training data",
-                        mend="see quarantine.jsonl of the stage",
-                    )
-                at = replace(following, packs=at.packs)
+            try:
+                at, empty = start, 0
+                coming = submit(at)
+                while True:
+                    packs = coming.result()
+                    following = self._following(at)
+                    coming = submit(following)
+                    for members in packs[at.pack :]:
+                        at = replace(at, pack=at.pack + 1, packs=at.packs + 1)
+                        yield at, members
+                    empty = 0 if packs else empty + 1
+                    if empty > self.windows():
+                        raise BadSample(
+                            "no sample of a whole round can be used",
+                            where="the training data",
+                            mend="see quarantine.jsonl of the stage",
+                        )
+                    at = replace(following, packs=at.packs)
+            finally:
+                closed.set()
 
     def _following(self, at: Position) -> Position:
         last = at.window + 1 == self.windows()
         return Position(round=at.round + last, window=0 if last else at.window + 1)
-
-
-def _submit(
-    helper: ThreadPoolExecutor, work: Callable[[int, int], list[list[int]]], at: Position
-) -> Future[list[list[int]]]:
-    return helper.submit(work, at.round, at.window)

@@ -18,6 +18,10 @@ TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others: longer than any save, shorter than a night lost to a dead rank."""
 
 
+class StoppedByOther(RuntimeError):
+    """Another rank has a problem, and says which."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
     """This process among the others; ``local_rank`` counts inside one machine."""
@@ -113,7 +117,7 @@ def raise_together(problem: Exception | None, device: torch.device) -> None:
     A rank that raises alone leaves the others waiting in their next collective operation until the timeout.
 
     Raises:
-        Exception: ``problem`` itself where there is one; elsewhere a RuntimeError that names the ranks.
+        Exception: ``problem`` itself where there is one; elsewhere a StoppedByOther that names the ranks.
     """
     if dist.is_initialized() and dist.get_world_size() > 1:
         flags = torch.zeros(dist.get_world_size(), device=device)
@@ -121,7 +125,7 @@ def raise_together(problem: Exception | None, device: torch.device) -> None:
         dist.all_reduce(flags)
         if problem is None and flags.any():
             ranks = ", ".join(str(rank) for rank in flags.nonzero().flatten().tolist())
-            raise RuntimeError(f"stopped because rank {ranks} did; its message says why")
+            raise StoppedByOther(f"stopped because rank {ranks} did; its message says why")
     if problem is not None:
         raise problem
 

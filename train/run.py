@@ -21,7 +21,7 @@ from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.model.loading import load_processor, save_checkpoint
 from medvlm.train.assemble import first_model
 from medvlm.train.config import Curriculum, dump, fingerprint, load_curriculum
-from medvlm.train.distributed import Ranks, connect, disconnect
+from medvlm.train.distributed import Ranks, StoppedByOther, connect, disconnect
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage import run_stage, stage_folder
 from medvlm.train.stage_processor import stage_processors
@@ -112,7 +112,15 @@ def main(arguments: list[str] | None = None) -> int:
         checkpoint = run_curriculum(curriculum, ranks, options.stage)
         if ranks.rank == 0:
             print(f"done: {checkpoint}")
-    except (BadConfig, BadSample, ValueError, FloatingPointError, OSError, ModuleNotFoundError) as error:
+    except (
+        BadConfig,
+        BadSample,
+        ValueError,
+        FloatingPointError,
+        OSError,
+        ModuleNotFoundError,
+        StoppedByOther,
+    ) as error:
         print(f"medvlm train: {error}", file=sys.stderr)
         return 2
     finally:

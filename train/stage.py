@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from medvlm.data_recipes.rendering import Renderer
 from medvlm.model.batch import PackedBatch
 from medvlm.model.loading import Processor, load_checkpoint, save_checkpoint
 from medvlm.train.adapter import save_adapter
+from medvlm.train.agreement import agree, together
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.checkpoint import check_checkpoint, latest_checkpoint
 from medvlm.train.checkpoint import save_checkpoint as save_state_folder
@@ -76,10 +78,11 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
     if model.pads_because:
         say(f"pads the samples of a pack instead of laying them end to end: {model.pads_because}")
-    data = prepare_data(
-        stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
+    prepare = partial(
+        prepare_data, stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
         lengths_folder=lengths_folder(curriculum), quarantine_path=folder / "quarantine.jsonl", progress=say.preparing,
     )  # fmt: skip
+    data = together(prepare, ranks.device)
     say(f"{len(data.rows):,} rows in {', '.join(source.manifest for source in stage.mixture)}")
     check_same_on_all_ranks("data", data.fingerprint(), ranks.device)
     groups = parameter_groups(
@@ -90,7 +93,7 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
         stage.betas,
     )
     engine = make_engine(curriculum.engine, model.train(), groups, micro_batches_per_step=stage.packs_per_step)
-    total = data.steps(stage, engine.world_size)
+    total = together(partial(data.steps, stage, engine.world_size), ranks.device)
     states = States(
         folder=folder / "state",
         fingerprints={"configuration": fingerprint(curriculum, stage.name), "data": data.fingerprint()},
@@ -106,7 +109,8 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
         with Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done) as monitor:
             train(engine, groups, stage, loader, states, monitor, start=done, total=total)
         _, members = next(data.plan.packs(Position()))
-        save_stage(engine, start_from, stage, folder / "checkpoint", loader.load(members))
+        probe = together(partial(loader.load, members), ranks.device)
+        save_stage(engine, start_from, stage, folder / "checkpoint", probe)
     refused = len(data.quarantine)
     if refused:
         say(f"{refused} samples quarantined: see {folder / 'quarantine.jsonl'}")
@@ -173,14 +177,15 @@ def train(
     """The loop: packs in, one update out, until ``total``."""
     objective = make_objective(stage, engine)
     peaks = stage.peak_learning_rates()
-    for step, packs, waited in timed(loader.steps(), start=start, total=total):
+    for step, packs, waited, problem in timed(loader.steps(), start=start, total=total):
         began = time.perf_counter()
-        count = engine.sum_over_ranks(torch.tensor([float(sum(objective.count(pack) for pack in packs))])).item()
+        count = agree(engine, loader, float(sum(objective.count(pack) for pack in packs)), problem)
         sums = torch.zeros(1, dtype=torch.float64)
         metrics: dict[str, float] = {}
         for number, pack in enumerate(packs):
             loss = objective(engine.model, pack.to(engine.device))
-            engine.backward(loss.total / count, last=number == len(packs) - 1)
+            # Of a step of which nothing could be read the loss is a sum over nothing: its gradient is zero.
+            engine.backward(loss.total / max(count, 1.0), last=number == len(packs) - 1)
             sums += loss.total.detach().double().cpu()
             metrics = {name: metrics.get(name, 0.0) + value for name, value in loss.metrics.items()}
         factor = learning_rate_at(
@@ -203,7 +208,7 @@ def train(
             torch.tensor([*sizes, *sums.tolist(), *metrics.values()], dtype=torch.float64)
         ).tolist()
         tokens, patches, visual_tokens, visual_tokens_made = (int(size) for size in logged[: len(sizes)])
-        means = [value / count for value in logged[len(sizes) :]]
+        means = [value / count if count else math.nan for value in logged[len(sizes) :]]
         monitor.log(
             StepReport(
                 step=step + 1,
@@ -226,13 +231,18 @@ def train(
 
 def timed(
     steps: Iterator[list[PackedBatch]], *, start: int, total: int
-) -> Iterator[tuple[int, list[PackedBatch], float]]:
-    """(step, packs, seconds waited for them) for steps ``start`` to ``total``; closes ``steps`` at the end."""
+) -> Iterator[tuple[int, list[PackedBatch], float, Exception | None]]:
+    """(step, packs, seconds waited for them, why there are none) of steps ``start`` to ``total``; closes ``steps``."""
     try:
         for step in range(start, total):
             began = time.perf_counter()
-            packs = next(steps)
-            yield step, packs, time.perf_counter() - began
+            packs: list[PackedBatch] = []
+            problem = None
+            try:
+                packs = next(steps)
+            except Exception as error:  # noqa: BLE001 (raised by all ranks together)
+                problem = error
+            yield step, packs, time.perf_counter() - began, problem
     finally:
         steps.close()  # type: ignore[attr-defined]
 

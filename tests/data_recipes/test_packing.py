@@ -1,6 +1,7 @@
 """Packing, mixture and loader: budgets hold, nothing is lost, and the order is a pure function of (seed, step)."""
 
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -168,10 +169,13 @@ def test_lengths_are_measured_once_for_all_processes_and_starts(tmp_path):
         "and the next start measures nothing"
     )
     assert book(0, "b").of([3]) == {3: costs[3]} and len(asked) == 201, "other settings know nothing of it"
-    (torn,) = [path for path in tmp_path.iterdir() if path.stat().st_size and np.fromfile(path, np.int32)[5 * 4] >= 0]
+    (torn,) = [path for path in tmp_path.iterdir() if np.fromfile(path, np.int32)[5 * 4 + 5]]
     table = np.memmap(torn, np.int32, mode="r+", shape=(200, 5))
-    table[4, 2] = -1  # a row that another process has written only a part of
+    table[4, 2] = 0  # a row that another process has written only a part of
     assert book(0).of([4]) == {4: costs[4]} and len(asked) == 202
+    with torn.open("r+b") as file:  # cut short by a full disk or a copy that was ended
+        file.truncate(100 * 20)
+    assert book(0).of([99, 100]) == {99: costs[99], 100: costs[100]} and len(asked) == 204
 
 
 def test_targets_are_the_next_supervised_token(processor):
@@ -303,10 +307,14 @@ def test_an_unreadable_file_is_left_out_counted_and_never_replaced(processor):
 
     renderer = loader.reader.renderer
     loader.reader = replace(loader.reader, renderer=Damaged(processor, renderer.rendered))
-    found = take(loader, 8)
+    steps, found, left_out = loader.steps(), [], []
+    for _ in range(8):
+        found.append([batch.sample_ids for batch in next(steps)])
+        left_out.append([bad.sample_id for bad in loader.left_out])
+    steps.close()
     assert found[2] == [tuple(name for name in whole[2][0] if name != victim)]
     assert [step for n, step in enumerate(found) if n != 2] == [step for n, step in enumerate(whole) if n != 2]
-    assert [bad.sample_id for bad in loader.quarantine.refused] == [victim]
+    assert left_out == [[], [], [victim], [], [], [], [], []]
 
 
 def test_a_pack_of_which_nothing_is_left_has_no_loss(processor):
@@ -318,7 +326,7 @@ def test_a_pack_of_which_nothing_is_left_has_no_loss(processor):
 
     reader = replace(loader.reader, renderer=Damaged(processor, {}))
     batch, failed = reader.load([0, 1])
-    assert len(failed) == 2 and batch.supervised == 0 and len(batch.tokens) == 1 and len(batch.patches) == 0
+    assert len(failed) == 2 and batch.supervised == 0 and len(batch.tokens) == 2 and len(batch.patches) == 0
 
 
 def test_a_pack_larger_than_planned_is_refused(processor):
@@ -338,6 +346,47 @@ def test_an_error_while_reading_ahead_reaches_the_step(processor):
     loader.reader = replace(loader.reader, renderer=Broken(processor, {}))
     with pytest.raises(ZeroDivisionError, match="a fault of the reader"):
         next(loader.steps())
+
+
+class Slow:
+    """Costs that take their time to be found out."""
+
+    def __init__(self, costs, first):
+        self.costs, self.first, self.asked = costs, first, 0
+
+    def __call__(self, sample):
+        self.asked += 1
+        if int(sample) not in self.first:
+            time.sleep(0.05)
+        return self.costs[int(sample)]
+
+
+def test_who_leaves_does_not_wait_for_a_window_that_nobody_will_use():
+    plan = a_plan(lengths(400), window=200)
+    slow = Slow(lengths(400), set(plan.samples(0, 0).tolist()))
+    plan.lengths._measure = slow
+    began = time.monotonic()
+    packs = plan.packs(Position())
+    next(packs)
+    packs.close()
+    assert time.monotonic() - began < 2 and slow.asked < 300, "the next window alone takes 10 seconds"
+
+
+def test_closing_a_loader_does_not_wait_for_the_window_that_is_measured(processor):
+    loader = loader_of(processor, 0, 1, window=20)
+    first, measure = set(loader.plan.samples(0, 0).tolist()), loader.plan.lengths._measure
+
+    def slow(sample):
+        if int(sample[1:]) not in first:
+            time.sleep(0.5)
+        return measure(sample)
+
+    loader.plan.lengths._measure = slow
+    steps = loader.steps()
+    next(steps)
+    began = time.monotonic()
+    steps.close()
+    assert time.monotonic() - began < 3, "the next window alone takes 10 seconds"
 
 
 def test_collate_of_text_only_has_no_visuals(processor):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medvlm.model.batch import PackedBatch
+from medvlm.model.batch import IGNORED, PackedBatch
 from medvlm.model.log_probabilities import sums_per_sample, token_log_probabilities
 from medvlm.train.config import PreferenceConfig
 from medvlm.train.objectives.objective import Loss
@@ -41,6 +41,13 @@ def preference_loss(margin: Tensor, config: PreferenceConfig) -> Tensor:
     raise ValueError(f"unknown preference loss {config.loss!r}")
 
 
+def _complete(batch: PackedBatch) -> Tensor:
+    """(B,) whether both sides of a pair have something to score: those of a pack that could not be read have not."""
+    where = (batch.targets != IGNORED).nonzero().squeeze(1)
+    scored = sums_per_sample(torch.ones_like(where), where, batch.cu_seqlens)  # (2B,)
+    return (scored.view(-1, 2) > 0).all(dim=1)
+
+
 class Preference:
     """One item is one pair; chosen and rejected of a pair stand next to each other in the pack.
 
@@ -53,7 +60,7 @@ class Preference:
         self.config, self.adapters_off = config, adapters_off
 
     def count(self, batch: PackedBatch) -> int:
-        return len(batch.sample_ids) // 2
+        return int(_complete(batch).sum())
 
     def __call__(self, model: nn.Module, batch: PackedBatch) -> Loss:
         with torch.no_grad(), self.adapters_off():
@@ -64,12 +71,13 @@ class Preference:
         gain = policy - reference
         if self.config.loss == "ipo":
             # A squared margin of sums would grow with the length of the answers; the authors of IPO average (TRL).
-            gain = gain / lengths
+            gain = gain / lengths.clamp(min=1)
         gain = gain.view(-1, 2)  # (B, chosen and rejected)
         margin = gain[:, 0] - gain[:, 1]
         losses = preference_loss(margin, self.config)
         if self.config.supervised_weight:
-            losses = losses - self.config.supervised_weight * (policy / lengths).view(-1, 2)[:, 0]
+            losses = losses - self.config.supervised_weight * (policy / lengths.clamp(min=1)).view(-1, 2)[:, 0]
+        losses = torch.where(_complete(batch), losses, 0.0)
         chosen, rejected = policy.detach().view(-1, 2).unbind(dim=1)
         return Loss(
             total=losses.sum(),

@@ -1,0 +1,80 @@
+"""What ranks tell each other before each step: its items, what was left out of it, and whether all can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.loader import Loader
+from medvlm.train.distributed import raise_together
+from medvlm.train.engine import Engine
+
+Made = TypeVar("Made")
+
+
+def agree(engine: Engine, loader: Loader, count: float, problem: Exception | None) -> float:
+    """Items of the step over all ranks; all ranks must call it, once before each step.
+
+    One sum carries everything, so that a step without news costs what the sum of the counts alone would. What a rank
+    could not read goes to the quarantine of all of them, which therefore counts the same everywhere.
+
+    Args:
+        count: items in the packs of this rank.
+        problem: why this rank has no packs.
+
+    Raises:
+        Exception: ``problem`` itself where there is one; on the other ranks a StoppedByOther that names the ranks.
+        BadSample: more is left out than the limit of the quarantine, on all ranks.
+        ValueError: ranks plan different packs, on all ranks.
+    """
+    order = loader.order % 2**20  # small, so that the sums below are exact
+    told = [count, float(problem is not None), float(len(loader.left_out)), float(order), float(order**2)]
+    total, problems, left_out, orders, squares = engine.sum_over_ranks(torch.tensor(told, dtype=torch.float64)).tolist()
+    if problems:
+        raise_together(problem, engine.device)
+    # Numbers are equal just when the square of their sum is their count times the sum of their squares.
+    if int(orders) ** 2 != engine.world_size * int(squares):
+        raise ValueError(
+            "the ranks have planned different packs, so that samples would be lost or repeated: a file can be read by "
+            "one rank and not by another, or differs between machines; give every machine the same files (the lines "
+            "of quarantine.jsonl are those of rank 0)"
+        )
+    if left_out:
+        raise_together(_note(engine, loader), engine.device)
+    return total
+
+
+def _note(engine: Engine, loader: Loader) -> BadSample | None:
+    """Quarantine what all ranks left out; why that is too much, where a rank has seen so few samples yet."""
+    try:
+        loader.quarantine.add(_of_all_ranks(engine, loader.left_out), write=engine.rank == 0)
+    except BadSample as bad:
+        return bad
+    return None
+
+
+def _of_all_ranks(engine: Engine, left_out: list[BadSample]) -> list[BadSample]:
+    if engine.world_size == 1:
+        return left_out
+    gathered: list[list[BadSample] | None] = [None] * engine.world_size
+    dist.all_gather_object(gathered, left_out)
+    return [bad for part in gathered if part is not None for bad in part]
+
+
+def together(make: Callable[[], Made], device: torch.device) -> Made:
+    """What ``make`` returns; when it raises on one rank, all ranks raise. All ranks must call it.
+
+    Raises:
+        Exception: what ``make`` raised; on the other ranks a StoppedByOther that names the ranks.
+    """
+    try:
+        made = make()
+    except Exception as error:
+        raise_together(error, device)
+        raise
+    raise_together(None, device)
+    return made
