@@ -13,6 +13,9 @@ from medvlm.data_recipes.errors import BadSample
 FEWEST = 100
 """Below so many samples met, a share says little: one bad file of three is no reason to stop."""
 
+_Key = tuple[str, str, str | None]
+"""Place, reason and sample: one missing file may be the loss of many samples."""
+
 
 class Quarantine:
     """Refused samples, each once.
@@ -27,12 +30,11 @@ class Quarantine:
         self.path, self.limit, self.met = path, limit, 0
         self.refused: list[BadSample] = []
         self._lock = threading.Lock()
-        self._known: set[tuple[str, str]] = set()
+        self._known: set[_Key] = set()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            self._written = {(row["where"], row["reason"]) for row in rows}
+            self._written = _written(path)
 
     def __len__(self) -> int:
         return len(self.refused)
@@ -49,7 +51,7 @@ class Quarantine:
         with self._lock:
             self.met += met
             for bad in refused:
-                key = (bad.where, bad.reason)
+                key = (bad.where, bad.reason, bad.sample_id)
                 if key in self._known:
                     continue
                 self._known.add(key)
@@ -64,6 +66,22 @@ class Quarantine:
                     where=str(self.path or "the training data"),
                     mend=f"{last.mend}; or raise data.quarantine_limit when so many may be left out",
                 )
+
+
+def _written(path: Path) -> set[_Key]:
+    """What the lines of ``path`` name; a last line that was cut short is ended, so that the next stands alone."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if text and not text.endswith("\n"):
+        with path.open("a", encoding="utf-8") as file:
+            file.write("\n")
+    found: set[_Key] = set()
+    for line in text.split("\n"):
+        try:
+            row = json.loads(line)
+            found.add((row["where"], row["reason"], row.get("sample_id")))
+        except (ValueError, TypeError, KeyError):  # a line is written for people; one that is torn is written again
+            continue
+    return found
 
 
 def _append(path: Path, bad: BadSample) -> None:

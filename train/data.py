@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,7 @@ from medvlm.data_recipes.lengths import Lengths
 from medvlm.data_recipes.mixture import Mixture
 from medvlm.data_recipes.pack_plan import PackPlan, Position
 from medvlm.data_recipes.packing import Length, check_fits
-from medvlm.data_recipes.quarantine import Quarantine
+from medvlm.data_recipes.quarantine import FEWEST, Quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Joined, ManifestRows, Rows
 from medvlm.data_recipes.sample import Sample
@@ -108,7 +107,8 @@ def prepare_data(
         accept=lambda row, index: _accept(row, stage, Path(config.root) / names[rows.place(index)[0]]),
         fits=partial(_fits, config=config),
         folder=lengths_folder,
-        settings=renderer.settings(),
+        # A length that is known has been accepted: what another objective accepted says nothing here.
+        settings=json.dumps([stage.objective, renderer.settings()]),
         rank=rank,
         world_size=world_size,
     )
@@ -138,31 +138,36 @@ class _Seen:
     ) -> None:
         self.stage, self.names, self.rows, self.lengths = stage, names, rows, lengths
         self.quarantine, self.writes = quarantine, writes
-        self._noted: set[int] = set()
-        self._met: Counter[int] = Counter()
-        self._refused: Counter[int] = Counter()
+        self._met = np.zeros(len(rows), bool)
+        self._ends = np.cumsum([len(source) for source in rows.sources])
+        self._usable, self._refused = (np.zeros(len(names), np.int64) for _ in range(2))
 
     def __call__(self, samples: np.ndarray) -> None:
-        distinct = np.unique(samples)
-        refused = [i for i in distinct.tolist() if i in self.lengths.refused and i not in self._noted]
-        self._noted.update(refused)
-        ends = np.cumsum([len(source) for source in self.rows.sources])
-        counts = np.bincount(np.searchsorted(ends, distinct, side="right"), minlength=len(ends))
-        self._met.update(dict(enumerate(counts.tolist())))
-        for index in refused:
-            self._refused[self.rows.place(index)[0]] += 1
-        bad = [self.lengths.refused[index] for index in refused]
+        new = np.unique(samples)
+        new = new[~self._met[new]]
+        self._met[new] = True
+        refused = np.array([index in self.lengths.refused for index in new.tolist()], bool)
+        self._usable += self._count(new[~refused])
+        self._refused += self._count(new[refused])
+        bad = [self.lengths.refused[index] for index in new[refused].tolist()]
+        self.quarantine.add(bad, met=len(new), write=self.writes)
         for source, name in enumerate(self.names):
-            if self._met[source] and self._refused[source] >= self._met[source]:
-                first = next(self.lengths.refused[i] for i in refused if self.rows.place(i)[0] == source)
-                self.quarantine.add(bad, write=self.writes)
-                raise BadSample(
-                    f"none of {self._met[source]} rows can train stage {self.stage.name!r}; the first: {first.where}: "
-                    f"{first.reason}",
-                    where=name,
-                    mend=first.mend,
+            # A few bad rows of a source that is drawn seldom say nothing of the others.
+            enough = min(len(self.rows.sources[source]), FEWEST)
+            if not self._usable[source] and self._refused[source] >= enough:
+                first = next(
+                    (b for i, b in zip(new[refused], bad, strict=True) if self.rows.place(i)[0] == source), None
                 )
-        self.quarantine.add(bad, met=len(distinct), write=self.writes)
+                raise BadSample(
+                    f"none of {self._refused[source]} rows can train stage {self.stage.name!r}"
+                    + (f"; one of them: {first.where}: {first.reason}" if first is not None else ""),
+                    where=name,
+                    mend="see quarantine.jsonl of the stage" if first is None else first.mend,
+                )
+
+    def _count(self, indices: np.ndarray) -> np.ndarray:
+        """How many of ``indices`` belong to each source."""
+        return np.bincount(np.searchsorted(self._ends, indices, side="right"), minlength=len(self._ends))
 
 
 def open_rows(config: DataConfig, manifest: str) -> Rows:

@@ -39,3 +39,48 @@ def test_too_many_stop_and_few_samples_say_nothing(tmp_path):
     with pytest.raises(BadSample, match=r"11 of 100 samples cannot be used, more than the share of 0\.1.*a\.jsonl:10"):
         enough.add([bad(10)])
     assert len((tmp_path / "q.jsonl").read_text().splitlines()) == 11, "the last one is written before it stops"
+
+
+def test_samples_that_share_a_missing_file_count_one_by_one(tmp_path):
+    path = tmp_path / "q.jsonl"
+    quarantine = Quarantine(path, limit=0.5)
+    with pytest.raises(BadSample, match="60 of 100"):
+        quarantine.add([BadSample("missing", where="a.png", mend="m", sample_id=f"s{n}") for n in range(60)], met=100)
+    assert len(path.read_text().splitlines()) == 60
+
+
+def test_a_torn_line_and_separators_of_unicode_do_not_stop_the_next_start(tmp_path):
+    path = tmp_path / "q.jsonl"
+    odd = BadSample("a\u2028b\x85c", where="x\u2029.png", mend="m")
+    Quarantine(path).add([odd])
+    with path.open("ab") as file:
+        file.write(b'{"where": "torn\xc3')
+    again = Quarantine(path)
+    again.add([odd, bad(1)])
+    lines = path.read_text(errors="replace").split("\n")
+    assert json.loads(lines[0])["where"] == "x\u2029.png" and lines[1].startswith('{"where": "torn')
+    assert json.loads(lines[2])["sample_id"] == "s1" and lines[3:] == [""]
+
+
+def test_what_is_refused_is_kept_without_what_was_read(tmp_path):
+    """A traceback holds the frames that it went through, and they hold volumes."""
+    import gc
+    import weakref
+
+    from medvlm.data_recipes.lengths import Lengths
+    from medvlm.data_recipes.rows import Joined, ListRows
+
+    class Volume:
+        pass
+
+    held = []
+
+    def measure(sample):
+        volume = Volume()
+        held.append(weakref.ref(volume))
+        raise BadSample("no", where=f"row {sample}", mend="mend it")
+
+    lengths = Lengths(Joined([ListRows([1, 2, 3])]), measure)
+    assert lengths.of([0, 1, 2]) == {} and len(lengths.refused) == 3
+    gc.collect()
+    assert [ref() for ref in held] == [None] * 3
