@@ -62,13 +62,16 @@ class ManifestRows:
         """Row ``index`` (blank lines are no rows), checked as ``sample.from_json`` does."""
         where = self.where(index)
         if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY)
-            if os.fstat(self._file).st_size != self._bytes:
+            file = os.open(self.path, os.O_RDONLY)
+            found = os.fstat(file).st_size
+            if found != self._bytes:
+                os.close(file)
                 return BadSample(
-                    f"the manifest had {self._bytes} bytes and has {os.fstat(self._file).st_size} now",
+                    f"the manifest had {self._bytes} bytes and has {found} now",
                     where=where,
                     mend="do not change a manifest that is being read; start again",
                 )
+            self._file = file
         raw = os.pread(self._file, int(self._sizes[index]), int(self._starts[index]))
         try:
             data = json.loads(raw.decode("utf-8"))
@@ -100,7 +103,13 @@ def _index(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str, 
     stops = np.concatenate([*ends, np.array([at], np.int64)]) if at else np.zeros(0, np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), stops[:-1] + 1]) if at else stops
     sizes = (stops - starts).astype(np.int32)
-    written = sizes > 1  # a row has two characters at least; one is the carriage return of a blank line
+    written = sizes > 1
+    single = np.flatnonzero(sizes == 1)
+    if len(single):  # the carriage return of a blank line, or something that is no row and must say so
+        with path.open("rb") as file:
+            for line in single.tolist():
+                file.seek(int(starts[line]))
+                written[line] = not file.read(1).isspace()
     lines = None if written[:-1].all() else np.flatnonzero(written) + 1
     return starts[written], sizes[written], lines, digest.hexdigest(), at
 

@@ -64,7 +64,17 @@ def test_a_manifest_that_changes_while_it_is_read_is_refused(tmp_path):
     path = manifest(tmp_path / "a.jsonl", [row(1)])
     rows = ManifestRows(path)
     manifest(path, [row(1), row(2)])
-    assert "bytes and has" in rows.row(0).reason
+    for _ in range(2):
+        assert "bytes and has" in rows.row(0).reason
+
+
+def test_a_line_of_one_character_is_no_blank_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\r\n7\n \n{" + json.dumps(row(1)).encode()[1:])
+    rows = ManifestRows(path)
+    found = [rows.row(n) for n in range(len(rows))]
+    assert [type(r) for r in found] == [BadSample, Sample]
+    assert found[0].where == f"{path}:2" and str(found[0]) == str(next(read_jsonl(path)))
 
 
 def test_the_index_goes_to_another_process_without_its_open_file(tmp_path):

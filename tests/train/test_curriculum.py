@@ -205,7 +205,7 @@ REFUSED = {
     "no manifest": (
         CAPTIONS,
         "[{manifest: nowhere.jsonl}]",
-        ["nowhere.jsonl", "no such manifest", "check data.root"],
+        ["nowhere.jsonl", "no such manifest", "check its path", "data.root"],
     ),
     "pairs in a supervised stage": (
         CAPTIONS,
