@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -48,12 +49,20 @@ class Renderer:
         self.processor, self.root = processor, root
         self.cache = None if cache is None else PatchCache(cache, cache_bytes)
         self.memory_bytes = memory_bytes
-        self._memory: OrderedDict[str, PatchedVisual] = OrderedDict()
-        self._held = 0
+        self._forget()
         self._settings = json.dumps(processor.visual_settings(), sort_keys=True)
 
+    def _forget(self) -> None:
+        self._memory: OrderedDict[str, PatchedVisual] = OrderedDict()
+        self._held = 0
+        self._guard = threading.Lock()  # one thread measures the next window while another reads packs
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": OrderedDict(), "_held": 0}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_memory", "_held", "_guard")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def sides(self, sample: Sample, shown: dict[str, PatchedVisual] | None = None) -> tuple[Rendered, ...]:
         """Every conversation that ``sample`` trains on: one, or chosen and rejected.
@@ -118,9 +127,10 @@ class Renderer:
             raise BadSample(bad.reason, where=bad.where, mend=bad.mend, sample_id=sample.sample_id) from bad
 
     def _visual(self, key: str, ref: VisualRef) -> PatchedVisual:
-        if key in self._memory:
-            self._memory.move_to_end(key)
-            return self._memory[key]
+        with self._guard:
+            if key in self._memory:
+                self._memory.move_to_end(key)
+                return self._memory[key]
         visual = None if self.cache is None else self.cache.get(key)
         if visual is None:
             loaded = read_for(ref, self.root, self.processor)
@@ -130,12 +140,14 @@ class Renderer:
                 raise BadSample(str(error), where=ref.path, mend="change the processor's budget") from error
             if self.cache is not None:
                 self.cache.put(key, visual)
-        self._memory[key] = visual
-        self._held += visual.patches.nbytes
-        while self._held > self.memory_bytes and len(self._memory) > 1:
-            _, oldest = self._memory.popitem(last=False)
-            self._held -= oldest.patches.nbytes
-        return visual
+        with self._guard:
+            if key not in self._memory:
+                self._memory[key] = visual
+                self._held += visual.patches.nbytes
+            while self._held > self.memory_bytes and len(self._memory) > 1:
+                _, oldest = self._memory.popitem(last=False)
+                self._held -= oldest.patches.nbytes
+            return self._memory.get(key, visual)
 
     def _outline(self, ref: VisualRef) -> PatchedVisual | None:
         """The visual with patches of no width: what tells its cost and nothing else; None when pixels must be seen."""

@@ -1,6 +1,8 @@
 """The length that headers tell is the length that pixels have, for every kind of visual and sample."""
 
 import pickle
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -80,6 +82,35 @@ def test_a_visual_of_a_pack_is_one_object_whatever_memory_lets_go(folder, proces
     first, other, again = (renderer.sides(SAMPLES[name], shown)[0] for name in ("image", "volume", "image"))
     assert first.visuals[0] is again.visuals[0] and first.visuals[0] is not other.visuals[0]
     assert len(renderer._memory) == 1
+
+
+def test_a_thread_that_measures_and_one_that_reads_share_the_memory(folder, processor):
+    rng = np.random.default_rng(1)
+    refs = [VisualRef(kind="image", path=f"{n}.png") for n in range(12)]
+    for ref in refs:
+        Picture.fromarray(rng.integers(0, 255, (16, 16), dtype=np.uint8)).save(folder / ref.path)
+    renderer, failed = Renderer(processor, folder), []
+    renderer.memory_bytes = 6 * renderer.visual(refs[0]).patches.nbytes
+
+    def read(seed):
+        try:
+            for n in np.random.default_rng(seed).integers(0, len(refs), 1500):
+                renderer.visual(refs[n])
+        except KeyError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(2)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not failed
+    assert renderer._held == sum(visual.patches.nbytes for visual in renderer._memory.values()) <= renderer.memory_bytes
 
 
 def test_a_renderer_goes_to_another_process_without_its_memory(folder, processor):
