@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +16,16 @@ import numpy as np
 from medvlm.model.processing import PatchedVisual
 
 _KEPT_AFTER_EVICTION = 0.9
+_ABANDONED_S = 3600.0
+"""Age of an unfinished entry whose writer was killed: writing takes less than a second."""
 
 
 class PatchCache:
     """A folder of decoded and resampled visuals that several processes use at once.
 
-    An entry may be lost but is never half seen: it is written under another name and renamed. When the folder grows
-    over its limit, what was not used for longest goes first.
+    An entry may be lost but is never half seen: it is written under another name and renamed, and one that a power cut
+    has damaged is not there. When the folder grows over its limit, what was not used for longest goes first; a file that
+    all processes share counts its size.
 
     Args:
         folder: made when it is not there.
@@ -27,8 +35,9 @@ class PatchCache:
     def __init__(self, folder: Path, limit_bytes: int | None = None) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
         folder.mkdir(parents=True, exist_ok=True)
-        # Only an estimate between two counts: other processes write too.
-        self._bytes = sum(size for _, size, _ in self._entries()) if limit_bytes is not None else 0
+        if limit_bytes is not None:
+            with self._counted() as counter:
+                self._evict(counter, limit_bytes)
 
     def get(self, key: str) -> PatchedVisual | None:
         """The visual of ``key``; None when it is not there."""
@@ -46,46 +55,79 @@ class PatchCache:
                 os.utime(path)  # the time of use; file systems are often mounted without their own
         except FileNotFoundError:  # never there, or evicted by another process meanwhile
             return None
+        except (zipfile.BadZipFile, EOFError, ValueError, KeyError):  # damaged by a power cut: it is made again
+            return None
         return visual
 
     def put(self, key: str, visual: PatchedVisual) -> None:
         """Keep ``visual``; over the limit the oldest entries go."""
         temporary = self.folder / f".{key}.{os.getpid()}.{threading.get_ident()}.tmp"
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                patches=visual.patches,
-                grid=visual.grid,
-                spacing=visual.spacing,
-                axis_kind=visual.axis_kind,
-                kept=visual.kept,
-            )
-            size = file.tell()
-        # A cache entry may be lost but never half seen: rename without fsync is enough.
-        temporary.rename(self.folder / f"{key}.npz")
+        try:
+            with temporary.open("wb") as file:
+                np.savez(
+                    file,
+                    patches=visual.patches,
+                    grid=visual.grid,
+                    spacing=visual.spacing,
+                    axis_kind=visual.axis_kind,
+                    kept=visual.kept,
+                )
+                size = file.tell()
+            # Without fsync, which costs more than to make a lost entry again.
+            temporary.rename(self.folder / f"{key}.npz")
+        finally:
+            temporary.unlink(missing_ok=True)
         if self.limit_bytes is not None:
-            self._bytes += size
-            if self._bytes > self.limit_bytes:
-                self._evict(self.limit_bytes)
+            with self._counted() as counter:
+                total = _number(counter) + size
+                _write_number(counter, total)
+                if total > self.limit_bytes:
+                    self._evict(counter, self.limit_bytes)
+
+    @contextmanager
+    def _counted(self) -> Iterator[int]:
+        """The file of the folder's size, open, and of this process alone meanwhile."""
+        counter = os.open(self.folder / ".bytes", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(counter, fcntl.LOCK_EX)
+            yield counter
+        finally:
+            os.close(counter)  # which unlocks it
 
     def _entries(self) -> list[tuple[float, int, str]]:
-        """(time of last use, bytes, path) of every entry."""
+        """(time of last use, bytes, path) of every entry; what killed processes have left unfinished is removed."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
+                if not entry.name.endswith((".npz", ".tmp")):
+                    continue
+                try:
+                    state = entry.stat()
+                except FileNotFoundError:  # renamed meanwhile
+                    continue
                 if entry.name.endswith(".npz"):
-                    try:
-                        state = entry.stat()
-                    except FileNotFoundError:  # evicted by another process meanwhile
-                        continue
                     found.append((state.st_mtime, state.st_size, entry.path))
+                elif time.time() - state.st_mtime > _ABANDONED_S:
+                    Path(entry.path).unlink(missing_ok=True)
         return found
 
-    def _evict(self, limit: int) -> None:
+    def _evict(self, counter: int, limit: int) -> None:
+        """Count the folder, and when it is over ``limit`` remove what was not used for longest."""
         entries = sorted(self._entries())
-        self._bytes = sum(size for _, size, _ in entries)
-        for _, size, path in entries:
-            if self._bytes <= limit * _KEPT_AFTER_EVICTION:
-                return
-            Path(path).unlink(missing_ok=True)
-            self._bytes -= size
+        total = sum(size for _, size, _ in entries)
+        if total > limit:
+            for _, size, path in entries:
+                if total <= limit * _KEPT_AFTER_EVICTION:
+                    break
+                Path(path).unlink(missing_ok=True)
+                total -= size
+        _write_number(counter, total)
+
+
+def _number(file: int) -> int:
+    written = os.pread(file, 8, 0)
+    return int.from_bytes(written, "little")
+
+
+def _write_number(file: int, number: int) -> None:
+    os.pwrite(file, number.to_bytes(8, "little"), 0)

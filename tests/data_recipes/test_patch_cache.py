@@ -1,8 +1,11 @@
 """Patches on disk: what comes back is what was put, within a limit, and never half of it."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
+import pytest
 from conftest import a_volume, an_image
 
 from medvlm.data_recipes.patch_cache import PatchCache
@@ -36,10 +39,10 @@ def test_over_the_limit_the_least_recently_used_goes_first(tmp_path, processor):
         os.utime(tmp_path / "few" / f"{key}.npz", (number, number))
     cache.get("a")  # used again
     cache.put("e", visual)
-    assert sorted(path.stem for path in (tmp_path / "few").iterdir()) == ["a", "d", "e"]
+    assert sorted(path.stem for path in (tmp_path / "few").glob("*.npz")) == ["a", "d", "e"]
     for number in range(50):
         cache.put(f"x{number}", visual)
-        assert sum(path.stat().st_size for path in (tmp_path / "few").iterdir()) <= 4 * size
+        assert sum(path.stat().st_size for path in (tmp_path / "few").glob("*.npz")) <= 4 * size
 
 
 def test_a_limit_counts_what_an_earlier_run_left(tmp_path, processor):
@@ -48,4 +51,66 @@ def test_a_limit_counts_what_an_earlier_run_left(tmp_path, processor):
         PatchCache(tmp_path).put(key, visual)
     size = (tmp_path / "a.npz").stat().st_size
     PatchCache(tmp_path, limit_bytes=3 * size).put("z", visual)
-    assert len(list(tmp_path.iterdir())) <= 3 and (tmp_path / "z.npz").exists()
+    assert len(list(tmp_path.glob("*.npz"))) <= 3 and (tmp_path / "z.npz").exists()
+
+
+FILL = """
+import sys
+from pathlib import Path
+import numpy as np
+from medvlm.data_recipes.patch_cache import PatchCache
+from medvlm.model.processing import PatchedVisual
+folder, limit, name = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+cache, most = PatchCache(folder, limit), 0
+visual = PatchedVisual(
+    patches=np.zeros((1, 100_000), np.float32), grid=(1, 1, 1), spacing=(1, 1, 1), axis_kind=0, kept=np.ones(1, bool)
+)
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(30):
+    cache.put(f"{name}-{number}", visual)
+    most = max(most, sum(size for _, size, _ in cache._entries()))
+print(most)
+"""
+
+
+@pytest.mark.slow
+def test_the_limit_is_of_all_processes_together(tmp_path):
+    limit = 20 * 401_000
+    filling = [
+        subprocess.Popen(
+            [sys.executable, "-c", FILL, str(tmp_path), str(limit), str(n)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for n in range(3)
+    ]  # fmt: skip
+    for process in filling:
+        assert process.stdout.readline() == "ready\n"
+    for process in filling:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    most = max(int(process.communicate()[0]) for process in filling)
+    assert limit / 2 < most <= limit + 3 * 401_000, "over it by no more than what each is writing"
+
+
+def test_a_damaged_entry_is_not_there_and_is_made_again(tmp_path, processor):
+    visual = processor.patch(an_image())
+    cache = PatchCache(tmp_path)
+    cache.put("a", visual)
+    path = tmp_path / "a.npz"
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"patches.npy") + 400] ^= 1
+    for damaged in (b"", whole[: len(whole) // 2], bytes(len(whole)), bytes(flipped)):
+        path.write_bytes(damaged)
+        assert cache.get("a") is None
+        cache.put("a", visual)
+        assert same(cache.get("a"), visual)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path, processor):
+    old, new = tmp_path / ".a.1.2.tmp", tmp_path / ".b.1.2.tmp"
+    old.touch(), new.touch()
+    os.utime(old, (1, 1))
+    PatchCache(tmp_path, limit_bytes=10**6)
+    assert not old.exists() and new.exists(), "the other may be in writing"
