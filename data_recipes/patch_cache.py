@@ -24,8 +24,8 @@ class PatchCache:
     """A folder of decoded and resampled visuals that several processes use at once.
 
     An entry may be lost but is never half seen: it is written under another name and renamed, and one that a power cut
-    has damaged is not there. When the folder grows over its limit, what was not used for longest goes first; a file that
-    all processes share counts its size.
+    has damaged is not there. When the folder grows over its limit, what was not used for longest goes first. All
+    processes count its size in one file.
 
     Args:
         folder: made when it is not there.
