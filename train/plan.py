@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -68,8 +69,10 @@ def plan_stage(
     trained = set_trainable(model, stage)
     seed = curriculum.seed * 1000 + curriculum.stages.index(stage)
     data = prepare_data(
-        stage, curriculum.data, renderer_of(curriculum, processor), seed=seed, lengths_folder=lengths_folder(curriculum)
-    )
+        stage, curriculum.data, renderer_of(curriculum, processor), seed=seed,
+        # A plan makes no run folder; in one that is there it finds what was measured, and adds to it.
+        lengths_folder=lengths_folder(curriculum) if Path(curriculum.output_dir).is_dir() else None,
+    )  # fmt: skip
     packs = list(data.plan.round(0))
     lengths = [list(data.plan.lengths.of(pack).values()) for pack in packs]
     drawn = np.unique([index for pack in packs for index in pack])
