@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,19 +46,20 @@ class Mixture:
 
         Costs 16 bytes for each sample of the round and its source, and no look at any round before it.
         """
-        drawn, offset = [], 0
+        samples = np.empty(sum(self.shares), np.int64)
+        offset = at = 0
         for source, (size, share) in enumerate(zip(self.sizes, self.shares, strict=True)):
-            drawn += [order + offset for order in self._stream(source, size, number * share, share)]
+            for order in self._stream(source, size, number * share, share):
+                np.add(order, offset, out=samples[at : at + len(order)])
+                at += len(order)
             offset += size
-        samples = np.concatenate(drawn) if drawn else np.zeros(0, np.int64)
-        return samples[np.random.default_rng([self.seed, 1, number]).permutation(len(samples))]
+        np.random.default_rng([self.seed, 1, number]).shuffle(samples)
+        return samples
 
-    def _stream(self, source: int, size: int, start: int, count: int) -> list[np.ndarray]:
+    def _stream(self, source: int, size: int, start: int, count: int) -> Iterator[np.ndarray]:
         """Pieces of permutations: positions ``start`` to ``start + count`` of the stream of one source."""
-        pieces: list[np.ndarray] = []
         while count:
             epoch, at = divmod(start, size)
-            order = np.random.default_rng([self.seed, 0, source, epoch]).permutation(size)
-            pieces.append(order[at : at + count])
-            start, count = start + len(pieces[-1]), count - len(pieces[-1])
-        return pieces
+            piece = np.random.default_rng([self.seed, 0, source, epoch]).permutation(size)[at : at + count]
+            yield piece
+            start, count = start + len(piece), count - len(piece)

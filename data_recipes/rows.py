@@ -101,8 +101,11 @@ def _index(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str, 
             ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + at)
             at += len(chunk)
     stops = np.concatenate([*ends, np.array([at], np.int64)]) if at else np.zeros(0, np.int64)
-    starts = np.concatenate([np.zeros(1, np.int64), stops[:-1] + 1]) if at else stops
-    sizes = (stops - starts).astype(np.int32)
+    del ends
+    starts = np.zeros_like(stops)
+    np.add(stops[:-1], 1, out=starts[1:])
+    sizes = np.subtract(stops, starts, out=stops).astype(np.int32)
+    del stops
     written = sizes > 1
     single = np.flatnonzero(sizes == 1)
     if len(single):  # the carriage return of a blank line, or something that is no row and must say so
@@ -110,8 +113,10 @@ def _index(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str, 
             for line in single.tolist():
                 file.seek(int(starts[line]))
                 written[line] = not file.read(1).isspace()
-    lines = None if written[:-1].all() else np.flatnonzero(written) + 1
-    return starts[written], sizes[written], lines, digest.hexdigest(), at
+    if written[:-1].all():
+        count = int(written.sum())
+        return starts[:count], sizes[:count], None, digest.hexdigest(), at
+    return starts[written], sizes[written], np.flatnonzero(written) + 1, digest.hexdigest(), at
 
 
 class ListRows:
