@@ -6,15 +6,17 @@ import fcntl
 import os
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from medvlm.model.processing import PatchedVisual
 
+_ENDING = ".safetensors"
 _KEPT_AFTER_EVICTION = 0.9
 _ABANDONED_S = 3600.0
 """Age of an unfinished entry whose writer was killed: writing takes less than a second."""
@@ -41,21 +43,23 @@ class PatchCache:
 
     def get(self, key: str) -> PatchedVisual | None:
         """The visual of ``key``; None when it is not there."""
-        path = self.folder / f"{key}.npz"
+        path = self.folder / f"{key}{_ENDING}"
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                visual = PatchedVisual(
-                    patches=stored["patches"],
-                    grid=tuple(stored["grid"].tolist()),
-                    spacing=tuple(stored["spacing"].tolist()),
-                    axis_kind=int(stored["axis_kind"]),
-                    kept=stored["kept"],
-                )
+            stored = load_file(path)
+            if _sum_of_bits(stored["patches"], stored["kept"]) != stored["sum_of_bits"][0]:
+                return None  # a bit has changed on disk: it is made again
+            visual = PatchedVisual(
+                patches=stored["patches"],
+                grid=tuple(stored["grid"].tolist()),
+                spacing=tuple(stored["spacing"].tolist()),
+                axis_kind=int(stored["axis_kind"][0]),
+                kept=stored["kept"],
+            )
             if self.limit_bytes is not None:
                 os.utime(path)  # the time of use; file systems are often mounted without their own
         except FileNotFoundError:  # never there, or evicted by another process meanwhile
             return None
-        except (zipfile.BadZipFile, EOFError, ValueError, KeyError):  # damaged by a power cut: it is made again
+        except (SafetensorError, KeyError):  # torn by a power cut: it is made again
             return None
         return visual
 
@@ -64,17 +68,23 @@ class PatchCache:
         temporary = self.folder / f".{key}.{os.getpid()}.{threading.get_ident()}.tmp"
         try:
             with temporary.open("wb") as file:
-                np.savez(
-                    file,
-                    patches=visual.patches,
-                    grid=visual.grid,
-                    spacing=visual.spacing,
-                    axis_kind=visual.axis_kind,
-                    kept=visual.kept,
+                # One read of plain bytes and a sum over them: twice as fast as an .npz, which is checked by a CRC.
+                file.write(
+                    save(
+                        {
+                            "patches": np.ascontiguousarray(visual.patches),
+                            "grid": np.array(visual.grid, np.int64),
+                            "spacing": np.array(visual.spacing, np.float64),
+                            "axis_kind": np.array([visual.axis_kind], np.int64),
+                            "kept": visual.kept,
+                            "sum_of_bits": np.array([_sum_of_bits(visual.patches, visual.kept)], np.uint64),
+                        }
+                    )
                 )
+                file.flush()
+                os.fsync(file.fileno())
                 size = file.tell()
-            # Without fsync, which costs more than to make a lost entry again.
-            temporary.rename(self.folder / f"{key}.npz")
+            temporary.rename(self.folder / f"{key}{_ENDING}")
         finally:
             temporary.unlink(missing_ok=True)
         if self.limit_bytes is not None:
@@ -99,13 +109,13 @@ class PatchCache:
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if not entry.name.endswith((".npz", ".tmp")):
+                if not entry.name.endswith((_ENDING, ".tmp")):
                     continue
                 try:
                     state = entry.stat()
                 except FileNotFoundError:  # renamed meanwhile
                     continue
-                if entry.name.endswith(".npz"):
+                if entry.name.endswith(_ENDING):
                     found.append((state.st_mtime, state.st_size, entry.path))
                 elif time.time() - state.st_mtime > _ABANDONED_S:
                     Path(entry.path).unlink(missing_ok=True)
@@ -122,6 +132,16 @@ class PatchCache:
                 Path(path).unlink(missing_ok=True)
                 total -= size
         _write_number(counter, total)
+
+
+def _sum_of_bits(*arrays: np.ndarray) -> int:
+    """Of the bytes read as 64-bit integers, modulo 2**64: any one changed bit changes it, and it costs one read."""
+    total = 0
+    for array in arrays:
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        whole = len(data) // 8 * 8
+        total += int(data[:whole].view(np.uint64).sum()) + int(data[whole:].sum(dtype=np.uint64))
+    return total % 2**64
 
 
 def _number(file: int) -> int:

@@ -117,7 +117,7 @@ def test_worker_processes_and_a_cache_with_a_limit_give_the_same_bytes(trained, 
     assert run.main([config, "--stage", "align", *overrides]) == 0
     file = Path("stages") / "01-align" / "checkpoint" / "model.safetensors"
     assert sha256(tmp_path / "workers" / file) == sha256(trained / file)
-    cached = list((tmp_path / "workers" / "cache").glob("*.npz"))
+    cached = list((tmp_path / "workers" / "cache").glob("*.safetensors"))
     assert cached and sum(path.stat().st_size for path in cached) <= 0.0006 * 2**30
 
 
