@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -141,7 +141,7 @@ class Loader:
         batch, self.left_out = self.reader.load(members)
         return batch
 
-    def steps(self) -> Iterator[list[PackedBatch]]:
+    def steps(self) -> Generator[list[PackedBatch], None, None]:
         """The packs of this rank, step by step from ``position``; endless.
 
         An error while reading ahead is raised here, at the step that needed the sample.
@@ -174,7 +174,7 @@ class Loader:
             except BaseException as error:  # noqa: BLE001 (handed to the training thread, which raises it)
                 put(error)
             finally:
-                packs.close()  # type: ignore[attr-defined]
+                packs.close()
 
         with self._pool() as pool:
             read = self._here if pool is None else lambda members: pool.submit(_read, list(members))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
@@ -111,7 +111,9 @@ class PackPlan:
         """Cost of one sample that stands in a pack."""
         return self.lengths.of([index])[index]
 
-    def packs(self, start: Position, stop: threading.Event | None = None) -> Iterator[tuple[Position, list[int]]]:
+    def packs(
+        self, start: Position, stop: threading.Event | None = None
+    ) -> Generator[tuple[Position, list[int]], None, None]:
         """Endless: (position after it, members) of each pack from ``start`` on; the next window is packed meanwhile.
 
         Args:

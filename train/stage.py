@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -230,8 +230,8 @@ def train(
 
 
 def timed(
-    steps: Iterator[list[PackedBatch]], *, start: int, total: int
-) -> Iterator[tuple[int, list[PackedBatch], float, Exception | None]]:
+    steps: Generator[list[PackedBatch], None, None], *, start: int, total: int
+) -> Generator[tuple[int, list[PackedBatch], float, Exception | None], None, None]:
     """(step, packs, seconds waited for them, why there are none) of steps ``start`` to ``total``; closes ``steps``."""
     try:
         for step in range(start, total):
@@ -244,7 +244,7 @@ def timed(
                 problem = error
             yield step, packs, time.perf_counter() - began, problem
     finally:
-        steps.close()  # type: ignore[attr-defined]
+        steps.close()
 
 
 def make_objective(stage: Stage, engine: Engine) -> Objective:

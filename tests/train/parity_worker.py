@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +49,9 @@ VARIANTS = {
 class LaidOut(PackPlan):
     """A plan whose packs are given: ``LAID[n]`` is pack n of the endless sequence."""
 
-    def packs(self, start: Position, stop: threading.Event | None = None) -> Iterator[tuple[Position, list[int]]]:
+    def packs(
+        self, start: Position, stop: threading.Event | None = None
+    ) -> Generator[tuple[Position, list[int]], None, None]:
         for number in range(start.packs, STEPS * RANKS * PACKS):
             yield Position(packs=number + 1), list(LAID[number % len(LAID)])
 
