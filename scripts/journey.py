@@ -56,8 +56,8 @@ def check_data(curriculum: Curriculum) -> None:
     """
     out = Path(curriculum.output_dir) / "check"
     say(f"checking {curriculum.data.root}")
-    # Drawn from few numbers, some patients of different splits are as alike (6 bits of 256 and more) as a picture and its
-    # brighter copy; real radiographs are not.
+    # Drawn from few numbers, some patients of different splits are as alike (6 bits of 256 and more) as a picture and
+    # its brighter copy; real radiographs are not.
     alike = ["--near-bits", "4"]
     code = check.main([curriculum.data.root, "--out", str(out), *alike, "--workers", str(os.cpu_count() or 1)])
     if code:
