@@ -11,11 +11,16 @@ from typing import Any
 from medvlm.data_recipes.own.look import Table
 from medvlm.data_recipes.own.settings import ALIASES, KEYS_OF_VISUALS, Ask, Fields, Format, SplitBy
 
-_QUESTION = ("question", "query", "instruction")
-_ANSWER = ("answer", "answers", "response", "output")
-_REPORT = re.compile(r"report|finding|impression|note|narrative|befund|conclusion", re.IGNORECASE)
+_QUESTION = ("question", "query", "instruction", "frage", "pregunta", "pergunta", "domanda")
+_ANSWER = (
+    "answer", "answers", "response", "output", "antwort", "respuesta", "resposta", "risposta", "réponse", "reponse",
+)  # fmt: skip
+_REPORT = re.compile(
+    r"report|finding|impression|note|narrative|conclusion|befund|beurteilung|informe|laudo|referto|compte.?rendu",
+    re.IGNORECASE,
+)
 _LABEL = re.compile(r"label|class|diagnos|finding|category|target", re.IGNORECASE)
-_PATIENT = re.compile(r"patient|subject|person|pat_?id|mrn|case", re.IGNORECASE)
+_PATIENT = re.compile(r"patient|subject|person|pat_?id|mrn|case|pa[cz]ient|fall_?(nummer|nr|id)", re.IGNORECASE)
 _SPLIT = ("split", "set", "subset", "fold", "phase", "partition")
 _OPTION = re.compile(r"^(?:option|choice|opt)?[ _]?([a-eA-E])$")
 DEFAULT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}

@@ -6,6 +6,7 @@ medvlm data init FOLDER, then fill in two lines, then medvlm data build RECIPE.y
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -34,7 +35,7 @@ MEANING = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 when a recipe was written, 1 when there is nothing to write one for, 2 when it is refused."""
+    """Command line; 0 a recipe was written, 1 but files cannot be read, 2 there is none to write."""
     parser = argparse.ArgumentParser(prog="medvlm data init", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with your images and your table, JSON or reports")
     parser.add_argument("--out", type=Path, default=Path("recipe.yaml"), help="the recipe to write")
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder; give the folder that holds the files")
+    if not os.access(given.folder, os.R_OK | os.X_OK):
+        parser.error(f"{given.folder} cannot be listed; check its permissions")
     if given.out.exists() and not given.force:
         parser.error(f"{given.out} is there already; choose another --out, or --force to overwrite it")
     root = given.folder.resolve()
@@ -58,11 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(bad, file=sys.stderr)
     text = _recipe(found, given.out.resolve().parent, console)
     if text is None:
-        return 1
-    write_atomic(given.out, text)
+        return 2
+    try:
+        write_atomic(given.out, text)
+    except OSError as error:
+        parser.error(f"{given.out} cannot be written ({error.strerror}); choose another --out")
     console.print(f"\nWritten: {escape(str(given.out))}. Fill in the lines marked >>> FILL IN, then:", soft_wrap=True)
     print(f"  medvlm data build {given.out} --out data")
-    return 0
+    return 1 if found.unread else 0
 
 
 def _recipe(found: Found, home: Path, console: Console) -> str | None:
@@ -76,9 +82,10 @@ def _recipe(found: Found, home: Path, console: Console) -> str | None:
         return recipe_of_studies(found, studies, home)
     chosen = fitting[0] if fitting else (tables[0] if tables else None)
     if chosen is None:
-        console.print(
+        print(
             "No file here has rows (JSON, CSV, Parquet), and there are no DICOM files with reports. "
-            "For questions that the files answer themselves: medvlm data walk FOLDER --out data"
+            "For questions that the files answer themselves: medvlm data walk FOLDER --out data",
+            file=sys.stderr,
         )
         return None
     alike = tuple(sorted((t for t in tables if _alike(t, chosen)), key=lambda table: table.path))

@@ -55,7 +55,7 @@ class Found:
         visuals: name of a file -> the files of that name that a reader knows.
         dicom, texts: DICOM files and texts that are no tables, in the order found.
         tables: largest file first.
-        unread: what looks like a table and cannot be read, and why.
+        unread: what looks like a table and cannot be read, or a folder that cannot be listed, and why.
         more: there are more files than were looked at.
     """
 
@@ -106,7 +106,7 @@ def look(root: Path) -> Found:
 
 def _files(root: Path, tables: list[Table], unread: list[BadSample]) -> Iterator[Path]:
     """The files under ``root``; a folder of the ``datasets`` library becomes a table as a whole."""
-    for place, names, leaves in os.walk(root):
+    for place, names, leaves in os.walk(root, onerror=lambda error: unread.append(_unlisted(error))):
         here = Path(place)
         if is_datasets_folder(here):
             names[:] = []
@@ -117,6 +117,12 @@ def _files(root: Path, tables: list[Table], unread: list[BadSample]) -> Iterator
             continue
         names[:] = sorted(name for name in names if not name.startswith("."))
         yield from (here / leaf for leaf in sorted(leaves) if not leaf.startswith("."))
+
+
+def _unlisted(error: OSError) -> BadSample:
+    return BadSample(
+        f"the folder cannot be listed ({error.strerror})", where=str(error.filename), mend="check its permissions"
+    )
 
 
 def _kind(path: Path) -> str:

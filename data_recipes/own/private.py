@@ -15,6 +15,26 @@ _NAMES = re.compile(
     r"reader|operator|staff|technician|performed|referring|signed|user|who|credit|courtesy|annotator)"
     r"($|[^a-z])"
 )
+_STEMS = (
+    "patient", "accession", "birth", "mrn", "name", "nombre", "paciente", "pazient", "apellido", "cognome", "sobrenome",
+    "prenom", "prénom", "geburt", "geboren", "naissance", "nacimiento", "nascita", "nascimento", "adress", "address",
+    "direcci", "indirizzo", "endereço", "strasse", "straße", "telefon", "teléfono", "datum", "fecha", "nummer",
+    "numero", "número", "numéro", "arzt", "ärzt", "aerzt", "medic", "médic", "médec", "medec", "befunder", "radiolog",
+    "untersucher", "einsender", "zuweiser", "überweiser", "hospital", "krankenhaus", "klinik", "clinic", "wohnort",
+)  # fmt: skip
+"""Pieces of column names in English, German, French, Spanish, Italian and Portuguese, which compound words."""
+_LABELS = re.compile(
+    r"label|class|diagnos|finding|findung|categor|target|answer|antwort|respuesta|respost|rispost|r[eé]pons|choice|"
+    r"option|question|frage|pregunt|pergunt|domand|modali|body.?part|projection|laterality|severity|topic|split",
+    re.IGNORECASE,
+)
+_PLAIN = frozenset(
+    (
+        "true", "false", "none", "null", "unknown", "normal", "abnormal", "positive", "negative", "present", "absent",
+        "train", "test", "validation", "male", "female", "left", "right", "both", "frontal", "lateral", "nein",
+    )
+)  # fmt: skip
+"""Words of four letters or more that name nobody, whatever the column."""
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _UID = re.compile(r"^[\d.:/ -]{8,}$")
 _TITLED = re.compile(r"^(?:[^\W\d_][\w.'’-]*[\s,]+)+[^\W\d_][\w.'’-]*$")
@@ -28,7 +48,7 @@ OFTEN = 2
 def named_like_an_identifier(column: str) -> bool:
     """Whether the words of the name ("PatientID", "study_date", "acc. no") say that values may identify somebody."""
     words = _CAMEL.sub(" ", column).lower()
-    return bool(_NAMES.search(words)) or any(part in words for part in ("patient", "accession", "birth", "mrn"))
+    return bool(_NAMES.search(words)) or any(stem in words for stem in _STEMS)
 
 
 def examples(column: str, values: Iterable[Any], count: int = 3) -> list[str] | None:
@@ -36,13 +56,16 @@ def examples(column: str, values: Iterable[Any], count: int = 3) -> list[str] | 
 
     Shown are questions, and short values that several rows share. Not shown are columns that are named like an
     identifier, codes that differ in every row, prose, what looks like a person's name, and values in which
-    ``find_identifiers`` finds something.
+    ``find_identifiers`` finds something. Words such as "Weber" are shown of columns only that are
+    named like a label.
     """
     texts = [" ".join(str(value).split()) for value in values if isinstance(value, str | int | float)]
     texts = [text for text in texts if text]
     if named_like_an_identifier(column) or _are_codes(texts) or _is_prose(texts):
         return None
     often = Counter(texts)
+    if not _LABELS.search(column) and not all(map(_names_nobody, often)):
+        return None
     shown = [
         text
         for text, times in often.items()
@@ -69,3 +92,9 @@ def _harmless(text: str) -> bool:
     if _TITLED.match(text) and all(word[0].isupper() for word in re.split(r"[\s,]+", text)):
         return False
     return not find_identifiers(text)
+
+
+def _names_nobody(text: str) -> bool:
+    """A question, a number, an abbreviation ("PA") or one of ``_PLAIN``; asked of all, so that "Weber" hides "Li"."""
+    words = re.findall(r"[^\W\d_]{4,}", text)
+    return text.endswith("?") or all(word.lower() in _PLAIN for word in words)

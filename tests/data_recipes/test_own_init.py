@@ -127,8 +127,8 @@ def test_dicom_with_a_table_of_reports(tmp_path, capsys):
 
 def test_nothing_is_overwritten_and_nothing_is_made_up(home, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
-    assert init.main([str(home), "--out", str(recipe)]) == 1
-    assert "No file here has rows" in capsys.readouterr().out and not recipe.exists()
+    assert init.main([str(home), "--out", str(recipe)]) == 2
+    assert "No file here has rows" in capsys.readouterr().err and not recipe.exists()
     jsonl(home / "rows.jsonl", [{"image": "case1.png", "x": 1}])
     recipe.write_text("mine")
     with pytest.raises(SystemExit) as stopped:
@@ -145,6 +145,8 @@ def test_nothing_is_overwritten_and_nothing_is_made_up(home, tmp_path, capsys):
 def test_what_may_be_shown_of_a_column():
     for name in ("PatientID", "patient_name", "StudyDate", "MRN", "acc. no: accession", "birth", "case", "Reader"):
         assert named_like_an_identifier(name), name
+    for name in ("Nachname", "Vorname", "Fallnummer", "Geburtsdatum", "Arzt", "Wohnort", "apellidos", "prénom"):
+        assert named_like_an_identifier(name), name
     for name in ("finding", "modality", "answer", "readable", "video", "dated"):
         assert not named_like_an_identifier(name), name
     assert examples("finding", ["effusion", "none", "effusion", "none", "rare"]) == ["effusion", "none"]
@@ -154,6 +156,10 @@ def test_what_may_be_shown_of_a_column():
     assert examples("text", ["The heart is of normal size, and the lungs are clear."] * 4) is None
     assert examples("question", ["Is the heart enlarged?", "Does Mr. Doe have a nodule?"]) == ["Is the heart enlarged?"]
     assert examples("n", [1, 1, 2.5, None, True]) == ["1"]
+    # A name is not told from a finding: what is no label is not shown, nor is a short name beside a long one.
+    assert examples("Kürzel", ["Weber", "Weber", "Li", "Li"]) is None
+    assert examples("x", ["weber"] * 3) is None and examples("Antwort", ["ja", "nein"] * 2) == ["ja", "nein"]
+    assert examples("view", ["PA", "AP", "PA", "AP"]) == ["PA", "AP"]
 
 
 @pytest.mark.slow
@@ -180,3 +186,16 @@ def test_a_killed_build_leaves_nothing_torn_and_reads_nothing_twice(home):
     ]  # fmt: skip
     samples, refused = read_back(out)
     assert len(samples) == 6_000 and refused == []
+
+
+def test_names_under_german_headers_are_not_shown(home, capsys):
+    lines = ["Datei;Nachname;Vorname;Wohnort;Arzt;Fallnummer;Ansprechpartner;Frage;Antwort"]
+    people = ("Müller;Anna;Köln;Weber;F0;Schulze", "Yilmaz;Cem;Bonn;Weber;F1;Schulze")
+    lines += [f"case{n}.png;{people[n // 3]};Liegt ein Erguss vor?;{'ja' if n % 2 else 'nein'}" for n in range(6)]
+    (home / "liste.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    recipe = home.parent / "recipe.yaml"
+    assert init.main([str(home), "--out", str(recipe)]) == 0
+    said = capsys.readouterr().out + recipe.read_text()
+    for private in ("Müller", "Yilmaz", "Anna", "Cem", "Köln", "Bonn", "Weber", "F0", "Schulze"):
+        assert private not in said, private
+    assert '"nein", "ja"' in said and 'ask:\n  - answer: "Antwort"' in said and 'prompt: "{Frage}"' in said
