@@ -25,7 +25,7 @@ SHOWN = 5
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 when at least one sample came out, 1 when none did, 2 when the recipe is refused."""
+    """Command line; 0 every row came out, 1 some are quarantined, none came out or it was stopped, 2 refused."""
     parser = argparse.ArgumentParser(prog="medvlm data build", description=__doc__)
     parser.add_argument("recipe", type=Path, help="YAML file; medvlm data init FOLDER writes one")
     parser.add_argument("--out", type=Path, required=True, help="folder for the manifests")
@@ -47,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (BadConfig, BadSample) as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        # An output that cannot be written, a full disk: what a visual has, its row is refused for.
+        print(f"medvlm data build: {error}; no manifest was changed. The same command goes on.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(
             "Stopped; no manifest was changed. The same command goes on: what was read is not read again.",
@@ -54,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     _show(counts, given.out)
-    return 0 if counts["samples"] else 1
+    return 0 if counts["samples"] and not counts["quarantined"] else 1
 
 
 def _show(counts: dict, out: Path) -> None:

@@ -258,7 +258,7 @@ def test_limit_workers_and_what_was_read_before(home, capsys):
     assert len(read_back(out)[0]) == 3
     assert json.loads((out / "summary.json").read_text())["rows"] == 3
     (home / "images" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n broken since")
-    assert main([str(path), "--out", str(out)]) == 0
+    assert main([str(path), "--out", str(out)]) == 1  # done, but three rows are in the quarantine
     assert "quarantine.jsonl tells why each was refused; this first:\n  3 x " in capsys.readouterr().out
     samples, refused = read_back(out)
     assert len(samples) == 6 and len(refused) == 3
