@@ -200,6 +200,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (BadSample, BadConfig) as bad:
         print(f"medvlm data check: {bad}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # A manifest that cannot be opened, an output that cannot be written, a full disk.
+        print(f"medvlm data check: {error}; run the same command again to go on", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(
             f"stopped; what was read stands in {given.out / 'visuals.jsonl'}: run the same command again to go on",

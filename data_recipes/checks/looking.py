@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,8 +74,12 @@ def look_from_json(row: dict[str, Any]) -> Look:
 def key_of(ref: VisualRef, private: Private) -> str:
     """Changes when the ref, a file under it, or what is looked for changes."""
     path = Path(ref.path)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    states = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()]
+    try:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        states: list[Any] = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()]
+        states += [f"no right to read {p.name}" for p in files if p.exists() and not os.access(p, os.R_OK)]
+    except OSError as error:
+        states = [f"error {error.errno}"]  # such as a folder that cannot be entered; ``look`` says it
     text = json.dumps([LOOKS, ref.kind, ref.path, ref.options, states, asdict(private)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -91,6 +96,9 @@ def look(ref: VisualRef, private: Private) -> Look:
             burned = private_text(visual) if private.pixels else None
     except BadSample as bad:
         return Look(key=key, path=ref.path, refusal={"reason": bad.reason, "where": bad.where, "mend": bad.mend})
+    except OSError as error:
+        reason, mend = f"cannot be read ({error.strerror or error})", "check its permissions and the disk"
+        return Look(key=key, path=ref.path, refusal={"reason": reason, "where": ref.path, "mend": mend})
     except Exception as error:
         # A fault of the reader, not of the data: it must be seen, and with the file that shows it.
         error.add_note(f"while reading {path}")

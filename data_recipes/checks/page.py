@@ -100,7 +100,7 @@ def _png(ref: VisualRef) -> bytes | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # told when the file was read for the checks
             return thumbnail(read(ref, Path(ref.path).parent))
-    except BadSample:
+    except (BadSample, OSError):
         return None  # that it cannot be read is the finding itself
 
 

@@ -58,8 +58,10 @@ def deidentify_folder(
         raise Refused("the output must lie outside the source, and the source outside the output")
     if options.clean_pixels != "no" and (missing := available()):
         raise Refused(f"--clean-pixels needs OCR: {missing}")
-    journal = open_journal(out / REPORTS / "journal.jsonl", out, key, options)
     found = find_files(source)
+    if not found:
+        raise Refused(f"{source} holds no file")
+    journal = open_journal(out / REPORTS / "journal.jsonl", out, key, options)
     with tracking("reading headers", sum(one.format == "dicom" for one in found), show=progress) as track:
         people = read_people(found, track)
     tasks = list(tasks_of(found, source, people, key, options))
@@ -194,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 nothing found, 1 identifiers found in the output or files refused, 2 not started."""
+    """Command line; 0 nothing found, 1 identifiers found in the output, files refused or stopped, 2 refused."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
@@ -207,6 +209,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (Refused, ValueError) as error:
         print(f"medvlm data deidentify: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # its own words may name a source file, and with it a patient
+        print(f"medvlm data deidentify: {given.out} cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        return 1
     written = sum(summary.files.values())
     print(
         f"{written} files written, {sum(summary.refused.values())} files or rows refused, "

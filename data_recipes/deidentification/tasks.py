@@ -21,6 +21,8 @@ _ENDINGS: dict[str, Format] = {
     ".txt": "text", ".text": "text", ".md": "text", ".jsonl": "rows", ".csv": "table", ".tsv": "table",
 }  # fmt: skip
 
+_HIDDEN = ("a hidden file or folder, or a link", "give the file or folder itself, if it is needed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -32,21 +34,27 @@ class Found:
 
 
 def find_files(top: Path) -> list[Found]:
-    """Every file under ``top``, sorted; hidden ones and links are left out."""
-    found = []
-    for place, folders, names in os.walk(top):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """Every file under ``top``, sorted; hidden ones, links and folders that cannot be listed are left out, with why."""
+    found: list[Found] = []
+
+    def unlisted(error: OSError) -> None:
+        reason = f"a folder that cannot be listed ({error.strerror})"
+        found.append(_left_out(Path(error.filename), reason, "check its permissions"))
+
+    for place, folders, names in os.walk(top, onerror=unlisted):
+        found += [_left_out(Path(place) / name, *_HIDDEN) for name in sorted(folders) if _is_hidden(Path(place) / name)]
+        folders[:] = sorted(name for name in folders if not _is_hidden(Path(place) / name))
         found += [_look(Path(place) / name) for name in sorted(names)]
     return found
 
 
 def _look(path: Path) -> Found:
     ending = path.suffix.lower()
-    if path.name.startswith(".") or path.is_symlink() or not path.is_file():
-        return _left_out(path, "a hidden file or a link", "give the file itself, if it is needed")
-    if ending in _ENDINGS:
-        return Found(path=path, format=_ENDINGS[ending])
     try:
+        if _is_hidden(path) or not path.is_file():
+            return _left_out(path, *_HIDDEN)
+        if ending in _ENDINGS:
+            return Found(path=path, format=_ENDINGS[ending])
         if format_of(path) == "dicom":
             return Found(path=path, format="dicom")
     except OSError as error:
@@ -56,6 +64,10 @@ def _look(path: Path) -> Found:
         "neither DICOM nor text, JSON lines or CSV: it is not carried over, since nothing here can clean it",
         "convert it, or copy it by hand after a review",
     )
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.is_symlink()
 
 
 def _left_out(path: Path, reason: str, mend: str) -> Found:
