@@ -241,7 +241,7 @@ def _dry_run(plan: Plan, bad: Sequence[BadSample]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m medvlm.eval.run", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="medvlm eval", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model", help="checkpoint folder or hub id; oracle; constant:TEXT; replay:RESPONSES.jsonl (not for --rescore)"
     )

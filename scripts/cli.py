@@ -3,11 +3,11 @@
     medvlm doctor                                  what is installed, and what each missing piece would enable
     medvlm data phantoms --out data --patients 200 virtual patients: images, volumes, clips, reports, questions
     medvlm data walk FOLDER --out data             manifests from any folder of clinical files
-    medvlm data init FOLDER                        look at your own table, JSON or DICOM folder; write its recipe to edit
+    medvlm data init FOLDER                        look at your own table, JSON or DICOM folder; write its recipe
     medvlm data build RECIPE.yaml --out data       manifests as that recipe says
-    medvlm data check data                         leaks, duplicates, names, sides, empty answers: a page and a verdict
+    medvlm data check data --out check             leaks, duplicates, names, sides, empty answers: a page and a verdict
     medvlm data deidentify FOLDER --out CLEAN      DICOM tags and texts without names, and what may have been missed
-    medvlm data pairs MANIFEST --out PAIRS         preference pairs by named rules, corrupted images, or the model itself
+    medvlm data pairs MANIFEST --out PAIRS         preference pairs by named rules, other images, or the model itself
     medvlm data shard MANIFEST --out SHARDS        WebDataset shards for streaming, resumable and checksummed
     medvlm plan configs/quickstart.yaml            what a training would do, without training
     medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
@@ -58,8 +58,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     for words, module in COMMANDS.items():
         if tuple(given[: len(words)]) == words:
-            run: Callable[[list[str]], int | None] = import_module(module).main
-            return run(given[len(words) :]) or 0
+            try:
+                run: Callable[[list[str]], int | None] = import_module(module).main
+                return run(given[len(words) :]) or 0
+            except KeyboardInterrupt:  # while libraries are imported, or in a command that says nothing better
+                print(f"medvlm {' '.join(words)}: stopped", file=sys.stderr)
+                return 1
+    if tuple(given[1:2]) in (("-h",), ("--help",)) and any(words[0] == given[0] for words in COMMANDS):
+        print(__doc__)
+        return 0
     known = ", ".join(" ".join(words) for words in COMMANDS)
     print(f"medvlm: no command {' '.join(given[:2])!r}; the commands are {known}. See medvlm --help", file=sys.stderr)
     return 2

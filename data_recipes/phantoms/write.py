@@ -176,25 +176,33 @@ def write_phantoms(
     return counts
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of write_phantoms."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line of write_phantoms; 0 done, 1 stopped, 2 refused."""
+    parser = argparse.ArgumentParser(
+        prog="medvlm data phantoms",
+        description="Write a data set of virtual patients.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, required=True, help="new or empty folder")
     parser.add_argument("--patients", type=int, default=2000, help="number of virtual patients")
     parser.add_argument("--seed", type=int, default=0, help="everything follows from it")
     parser.add_argument("--workers", type=int, default=1, help="processes; changes the time, never the bytes")
     parser.add_argument("--progress", action="store_true", help="show the bar even when output is not a terminal")
     arguments = parser.parse_args(argv)
-    counts = write_phantoms(
-        arguments.out,
-        patients=arguments.patients,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        progress=arguments.progress,
-    )
+    try:
+        counts = write_phantoms(
+            arguments.out,
+            patients=arguments.patients,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            progress=arguments.progress,
+        )
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     for name, count in counts.items():
         print(f"{name:24} {count}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

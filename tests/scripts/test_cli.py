@@ -50,7 +50,7 @@ def checkpoint(processor, tmp_path_factory) -> Path:
 
 
 def test_help_names_every_command(capsys):
-    for asked in ([], ["--help"], ["-h"], ["help"]):
+    for asked in ([], ["--help"], ["-h"], ["help"], ["data", "--help"], ["data", "-h"]):
         assert cli.main(asked) == 0
         said = capsys.readouterr().out
         for words in cli.COMMANDS:
@@ -62,7 +62,25 @@ def test_every_command_has_help(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([*words, "--help"])
     assert stopped.value.code == 0
-    assert "usage:" in capsys.readouterr().out
+    assert f"usage: medvlm {' '.join(words)} " in capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_no_traceback(monkeypatch, tmp_path, capsys):
+    from medvlm.data_recipes.phantoms import write
+
+    def pressed(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write, "write_phantoms", pressed)
+    assert cli.main(["data", "phantoms", "--out", str(tmp_path / "x")]) == 1
+    assert capsys.readouterr().err == "medvlm data phantoms: stopped\n"
+
+
+def test_phantoms_overwrite_nothing(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["data", "phantoms", "--out", str(tmp_path), "--patients", "1"])
+    assert stopped.value.code == 2 and "not an empty folder" in capsys.readouterr().err
 
 
 def test_version(capsys):
