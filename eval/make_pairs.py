@@ -100,6 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     rules = tuple(rule.name for rule in RULES) if given.rules is None else given.rules
     try:
+        if not given.manifest.is_file():
+            raise ValueError(f"{given.manifest} is no file; give a manifest (.jsonl), such as data/train_sft.jsonl")
         settings = PairSettings(
             rules=() if rules == ("none",) else rules,
             images=tuple(parse_image_rule(word) for word in given.images),
@@ -114,6 +116,17 @@ def main(arguments: list[str] | None = None) -> int:
             tally = make_pairs(given.manifest, given.out, settings, show=not given.quiet)
         else:
             tally = _from_model(given, settings)
+    except UnicodeDecodeError as error:
+        named = ", ".join(str(path) for path in (given.manifest, *given.held_out))
+        print(
+            f"medvlm data pairs: not UTF-8 ({error.reason}), so no manifest: {named}. "
+            "Mend: give one that medvlm data walk or medvlm data build wrote",
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it stopped", file=sys.stderr)
+        return 1
     except (BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm data pairs: {error}", file=sys.stderr)
         return 2

@@ -174,6 +174,11 @@ def test_the_command_says_what_it_did(tmp_path, capsys) -> None:
     assert main([str(manifest), "--out", str(out), "--rules", "wrong"]) == 2
     assert main([str(manifest), "--out", str(out), "--images", "blur"]) == 2
     assert main([str(tmp_path / "none.jsonl"), "--out", str(out)]) == 2
+    assert main([str(tmp_path), "--out", str(out)]) == 2
+    (tmp_path / "latin.csv").write_bytes("Größe\n".encode("cp1252"))
+    assert main([str(tmp_path / "latin.csv"), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path} is no file; give a manifest" in told and "latin.csv. Mend: give one" in told
     assert main([str(manifest), "--out", str(out), "--rules", "none"]) == 2
     assert "no rule is chosen" in capsys.readouterr().err
     with manifest.open("a") as file:
