@@ -85,15 +85,23 @@ def _names(text: str) -> Iterator[Span]:
             span = _cut(text, match.span("x"))
             if span is not None and not _is_eponym(text, span):
                 yield span
-    for match in PATIENT_GIVEN.finditer(text):
-        if match["x"].lower() in GIVEN_NAMES:
-            yield match.span("x")
     for pattern in GIVEN:
-        for match in pattern.finditer(text):
+        for match in _overlapping(pattern, text):
             given, rest = match["given"].lower(), match["rest"]
             plain = [word.strip(".").lower() for word in rest.split()]
             if given in GIVEN_NAMES and not NO_NAMES.intersection(plain) and not _is_eponym(text, match.span()):
                 yield match.span()
+    for match in PATIENT_GIVEN.finditer(text):
+        if match["x"].lower() in GIVEN_NAMES:
+            yield match.span("x")
+
+
+def _overlapping(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Matches that may begin inside another: "Patient Jane" must not take "Jane" away from "Jane Doe"."""
+    position = 0
+    while (match := pattern.search(text, position)) is not None:
+        yield match
+        position = min(match.end("given"), match.end("rest"))
 
 
 def _cut(text: str, span: Span) -> Span | None:

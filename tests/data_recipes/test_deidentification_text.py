@@ -29,6 +29,8 @@ FOUND = [
     ("DICTATED BY: ROBERT MILLER, M.D.", "ROBERT MILLER", "name"),
     ("his wife Mary Jones called", "Mary Jones", "name"),
     ("John Smith was seen", "John Smith", "name"),
+    ("Patient Jane Doe came", "Jane Doe", "name"),  # "Patient Jane" is no name, and must not hide one
+    ("Findings, Doe, Jane", "Doe, Jane", "name"),
     ("MRN: 00123456", "00123456", "record_number"),
     ("MRN 12-34-56", "12-34-56", "record_number"),
     ("Accession #: A-9981234", "A-9981234", "record_number"),
