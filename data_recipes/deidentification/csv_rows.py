@@ -45,6 +45,12 @@ def require_columns(header: list[str], options: Options, where: str) -> None:
     Raises:
         BadSample: see above; the message names no column of the file.
     """
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        raise BadSample(
+            "its header is one cell: another character than the comma (in .tsv the tab) stands between the cells",
+            where=where,
+            mend="save the table with commas, or as .tsv with tabs",
+        )
     if not set(options.columns) & set(header):
         raise BadSample(
             f"none of its {len(header)} columns is named with --columns",

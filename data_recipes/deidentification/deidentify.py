@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -124,7 +127,17 @@ _runs: list[_Run] = []
 
 
 def _begin(run: _Run) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one takes it
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _runs.append(run)
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    # A worker whose parent was killed would wait for work for ever.
+    parent.join()
+    os._exit(1)
 
 
 def _clean(task: Task) -> Outcome:

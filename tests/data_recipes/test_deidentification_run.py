@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import stat
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pydicom
@@ -241,6 +244,39 @@ def test_a_table_without_named_columns_is_refused(source, tmp_path):
     summary = deidentify_folder(source, tmp_path / "out", key=KEY, options=Options(look="no"))
     assert not (tmp_path / "out" / "labels.csv").exists()
     assert any("--columns" in reason for reason in summary.refused)
+
+
+def test_a_table_with_semicolons_is_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "t.csv").write_text("Nachname;Befund\nMüller;Kein Erguss.\n", encoding="utf-8")
+    summary = deidentify_folder(tmp_path / "in", tmp_path / "o", key=KEY, options=Options(columns=("Befund",)))
+    assert list(summary.refused) == [
+        "its header is one cell: another character than the comma (in .tsv the tab) stands between the cells"
+    ]
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_killed_run(tmp_path):
+    (tmp_path / "key").write_text("0123456789abcdef" * 4)
+    for k in range(150):
+        write_dicom(tmp_path / "in" / f"{k}.dcm", patient=f"PAT-{k}", k=k)
+    out = tmp_path / "out"
+    words = ["-m", "medvlm.data_recipes.deidentification.deidentify", str(tmp_path / "in"), "--out", str(out)]
+    child = subprocess.Popen(
+        [sys.executable, *words, "--key", str(tmp_path / "key"), "--workers", "2"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    journal = out / "deidentification" / "journal.jsonl"
+    while time.monotonic() < end and not (journal.is_file() and journal.read_text().count("\n") > 2):
+        time.sleep(0.02)
+    assert child.poll() is None
+    child.kill()
+    child.communicate(timeout=30)  # ends when the last process that holds its standard error has ended
+    with pytest.raises(ProcessLookupError):
+        for _ in range(500):
+            os.killpg(child.pid, 0)
+            time.sleep(0.02)
 
 
 def test_llm_command_in_a_run(tmp_path):
