@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.pairs.build import PairSettings, make_pairs
 from medvlm.data_recipes.pairs.image_rules import IMAGE_RULES, parse_image_rule
 from medvlm.data_recipes.pairs.pair_files import Tally
@@ -92,7 +93,9 @@ def _from_model(given: argparse.Namespace, settings: PairSettings) -> Tally:
         least_chosen=given.least_chosen, with_reference=given.with_reference,
     )  # fmt: skip
     model = CheckpointModel(given.model, device=given.device)
-    return sampled_pairs(model, given.manifest, given.out, settings, how, show=not given.quiet)
+    out = given.out.absolute()
+    with one_writer(out.with_name(f".{out.name}.lock")):
+        return sampled_pairs(model, given.manifest, given.out, settings, how, show=not given.quiet)
 
 
 def main(arguments: list[str] | None = None) -> int:

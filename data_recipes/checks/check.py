@@ -28,6 +28,7 @@ from medvlm.data_recipes.checks.texts import WORDS
 from medvlm.data_recipes.deidentification.pixels import available
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import write_atomic
+from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.model.loading import load_processor
 
@@ -196,7 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; 0 when no error was found, 1 when one was, 2 when the request is refused, 130 when stopped."""
     given = _parser().parse_args(arguments)
     try:
-        summary = run(_plan(given))
+        plan = _plan(given)
+        with one_writer(plan.out / ".lock"):
+            summary = run(plan)
     except (BadSample, BadConfig) as bad:
         print(f"medvlm data check: {bad}", file=sys.stderr)
         return 2

@@ -32,6 +32,7 @@ from medvlm.data_recipes.deidentification.pixels import available
 from medvlm.data_recipes.deidentification.tasks import find_files, read_people, tasks_of
 from medvlm.data_recipes.deidentification.whole_file import writing
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.progress import tracking
 
 REPORTS = "deidentification"
@@ -55,10 +56,7 @@ def deidentify_folder(
     """
     options = options or Options()
     source, out = source.resolve(), out.resolve()
-    if not source.is_dir():
-        raise Refused(f"{source} is not a folder")
-    if out.is_relative_to(source) or source.is_relative_to(out):
-        raise Refused("the output must lie outside the source, and the source outside the output")
+    check_folders(source, out)
     if options.clean_pixels != "no" and (missing := available()):
         raise Refused(f"--clean-pixels needs OCR: {missing}")
     found = find_files(source)
@@ -93,6 +91,15 @@ def deidentify_folder(
         if one.refused is not None
     ]
     return write_report(out / REPORTS, (last[name] for name in sorted(last)), left_out, options, key)
+
+
+def check_folders(source: Path, out: Path) -> None:
+    """Raises Refused: there is no source, or one folder lies in the other."""
+    source, out = source.resolve(), out.resolve()
+    if not source.is_dir():
+        raise Refused(f"{source} is not a folder")
+    if out.is_relative_to(source) or source.is_relative_to(out):
+        raise Refused("the output must lie outside the source, and the source outside the output")
 
 
 def _is_there(out: Path, task: Task) -> bool:
@@ -215,11 +222,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.mapping is not None and given.mapping.resolve().is_relative_to(given.out.resolve()):
             raise Refused("the mapping must not lie in the output")
-        summary = deidentify_folder(
-            given.source, given.out, key=read_key(given.key), options=_options(given), workers=given.workers,
-            progress=given.progress or sys.stderr.isatty(), mapping=given.mapping,
-        )  # fmt: skip
-    except (Refused, ValueError) as error:
+        key, options = read_key(given.key), _options(given)
+        check_folders(given.source, given.out)
+        with one_writer(given.out / REPORTS / ".lock"):
+            summary = deidentify_folder(
+                given.source, given.out, key=key, options=options, workers=given.workers,
+                progress=given.progress or sys.stderr.isatty(), mapping=given.mapping,
+            )  # fmt: skip
+    except (Refused, BadSample, ValueError) as error:
         print(f"medvlm data deidentify: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # its own words may name a source file, and with it a patient

@@ -27,7 +27,7 @@ def open_journal(path: Path, out: Path, key: Key, options: Options) -> Path:
     settings = hashlib.sha256(options.fingerprint().encode()).hexdigest()[:16]
     head = {"key_check": key.check(), "options": settings}
     if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(one != path.parent for one in out.iterdir()):
             raise Refused(f"{out} is not empty and holds no earlier run; give a new folder")
         with writing(path) as stream:
             stream.write((json.dumps(head) + "\n").encode())

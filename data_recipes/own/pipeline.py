@@ -12,6 +12,7 @@ from pathlib import Path
 from medvlm.data_recipes.decoding import Facts, key_of
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest_folder import ManifestFolder
+from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.own import llava, messages, preferences, table
 from medvlm.data_recipes.own.dicom import samples_of_studies
 from medvlm.data_recipes.own.draft import Workshop
@@ -62,7 +63,7 @@ def build(filled: Filled, out: Path, *, workers: int = 1, limit: int | None = No
         What summary.json says.
 
     Raises:
-        BadSample: a list of patients of the recipe cannot be used.
+        BadSample: a list of patients of the recipe cannot be used, or another process is writing into ``out``.
     """
     own = out / OWN_VISUALS
     workshop = Workshop(filled, Visuals(filled, own), Owners(filled))
@@ -70,6 +71,7 @@ def build(filled: Filled, out: Path, *, workers: int = 1, limit: int | None = No
     ids: set[bytes] = set()
     root = str(out.resolve()) + os.sep
     with (
+        one_writer(out / ".lock"),
         ReadOnce(out / MEMORY, workers=workers) as reading,
         ManifestFolder(out) as folder,
         tracking("rows", total, show=progress) as track,

@@ -17,6 +17,7 @@ from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import sha256_of
+from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.pairs.case import Case, case_of
 from medvlm.data_recipes.pairs.image_rules import ImageRule, Places, image_pair
 from medvlm.data_recipes.pairs.pair_files import PairFiles, Tally
@@ -156,11 +157,17 @@ def make_pairs(manifest: Path, out: Path, settings: PairSettings, *, show: bool 
 
     Raises:
         ValueError: ``out`` is the manifest, or the started run had other settings.
+        BadSample: another process is writing to ``out``.
         OSError: no such manifest.
     """
     manifest, out = manifest.absolute(), out.absolute()
     if manifest == out:
         raise ValueError(f"{out} is the manifest itself; write the pairs to another file")
+    with one_writer(out.with_name(f".{out.name}.lock")):
+        return _pairs_into(manifest, out, settings, show)
+
+
+def _pairs_into(manifest: Path, out: Path, settings: PairSettings, show: bool) -> Tally:
     total = sum(block.count(b"\n") for block in _blocks(manifest))
     files = PairFiles(out)
     places = Places(root=(settings.root or manifest.parent).absolute(), out=out.parent, folder=files.visuals)

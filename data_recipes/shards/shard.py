@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import json
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.progress import tracking
 from medvlm.data_recipes.rows import ManifestRows
 from medvlm.data_recipes.shards.build import Job, Record, record_name
@@ -92,18 +92,12 @@ def alone(out: str) -> Iterator[None]:
     """One build at a time in a local folder.
 
     Raises:
-        ValueError: another process is building there.
+        BadSample: another process is building there.
     """
     if is_url(out):
         yield
         return
-    folder = local_path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"another process is writing shards into {out}; wait for it, or end it") from error
+    with one_writer(local_path(out) / ".lock"):
         yield
 
 
