@@ -14,8 +14,8 @@ from medvlm.data_recipes.lengths import Lengths
 from medvlm.data_recipes.mixture import Mixture
 from medvlm.data_recipes.packing import Length, pack
 
-WINDOW = 2048
-"""Samples that are packed together: enough that little is wasted, few enough to be measured in a second."""
+WINDOW = 1024
+"""Samples that are packed together: enough that little is wasted, few enough to be measured in half a second."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from medvlm.data_recipes.inventory import take_inventory
 from medvlm.data_recipes.loose import SOURCE, Candidate, find_candidates
 from medvlm.data_recipes.loose_owners import LooseOwners, Recall, blocks
 from medvlm.data_recipes.manifest_folder import Later, ManifestFolder
+from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.progress import tracking
 from medvlm.data_recipes.read_once import ReadOnce, all_visuals, with_facts
 from medvlm.data_recipes.recipe import Recipe
@@ -234,15 +235,19 @@ def main(arguments: list[str] | None = None) -> int:
     if not given.folder.is_dir():
         parser.error(f"{given.folder} is not a folder; give the folder that holds the files")
     try:
-        counts = walk_into(
-            given.folder,
-            given.out,
-            progress=given.progress or sys.stderr.isatty(),
-            workers=given.workers,
-            seed=given.seed,
-            licence=given.licence,
-            resample_gaps=given.resample_gaps,
-        )
+        with one_writer(given.out / ".lock"):
+            counts = walk_into(
+                given.folder,
+                given.out,
+                progress=given.progress or sys.stderr.isatty(),
+                workers=given.workers,
+                seed=given.seed,
+                licence=given.licence,
+                resample_gaps=given.resample_gaps,
+            )
+    except BadSample as bad:  # another process is writing there
+        print(f"medvlm data walk: {bad}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(
             "Stopped; no manifest was changed. The same command goes on: what was read is not read again.",

@@ -12,7 +12,5 @@ def with_block(page: str, begin: str, end: str, text: str) -> str:
     before, first, rest = page.partition(begin)
     _, last, after = rest.partition(end)
     if not first or not last:
-        raise ValueError(
-            f"the page lacks the line {begin} or {end} after it; write both where the table shall stand"
-        )
+        raise ValueError(f"the page lacks the line {begin} or {end} after it; write both where the table shall stand")
     return f"{before}{begin}\n{text}\n{end}{after}"

@@ -42,9 +42,14 @@ patient: {column: patient}
 split: {shares: {train: 0.99, test: 0.01}}
 question: open
 """
-WORDS = "effusion nodule mass pneumothorax consolidation atelectasis fracture cardiomegaly edema opacity".split()
-SIZES = "small moderate large faint dense round irregular subtle marked calcified".split()
-ZONES = "upper middle lower apical basal perihilar peripheral central anterior posterior".split()
+WORDS = (
+    "effusion", "nodule", "mass", "pneumothorax", "consolidation", "atelectasis", "fracture", "cardiomegaly", "edema",
+    "opacity",
+)  # fmt: skip
+SIZES = ("small", "moderate", "large", "faint", "dense", "round", "irregular", "subtle", "marked", "calcified")
+ZONES = (
+    "upper", "middle", "lower", "apical", "basal", "perihilar", "peripheral", "central", "anterior", "posterior",
+)  # fmt: skip
 
 
 def write_rows(folder: Path, rows: int) -> None:
@@ -67,7 +72,7 @@ def _lines(rows: int) -> Iterator[str]:
             "patient": f"p{patient if number % 2 == 0 else patient % PICTURES}",
             "messages": [
                 {"role": "user", "content": f"What is seen in the {zone} zone of study {number}?"},
-                {"role": "assistant", "content": f"A {size} {word} in the {zone} zone, {number % 97} mm, study {number}."},
+                {"role": "assistant", "content": f"A {size} {word}, {zone} zone, {number % 97} mm, study {number}."},
             ],
         }
         if number % 2:
@@ -183,7 +188,8 @@ def table(report: dict[str, Any]) -> str:
     ]
     for packs in POSITIONS:
         cold, warm = (loader[f"restore_{packs}_{label}_s"] for label in ("cold", "warm"))
-        lines.append(f"| restore at pack {packs:,}: window never measured / measured before | {cold:.2f} / {warm:.2f} | |")
+        what = f"restore at pack {packs:,}: window never measured / measured before"
+        lines.append(f"| {what} | {cold:.2f} / {warm:.2f} | |")
     return "\n".join(lines)
 
 

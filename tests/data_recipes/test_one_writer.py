@@ -65,6 +65,7 @@ def test_every_command_that_writes_a_folder_refuses_a_second_run(tmp_path, capsy
     (tmp_path / "key").write_text(json.dumps("0123456789abcdef" * 4))
     commands = {
         "build": ([str(tmp_path / "recipe.yaml"), "--out", str(out)], out / ".lock"),
+        "walk": ([str(root), "--out", str(out)], out / ".lock"),
         "check": ([str(root / "train.jsonl"), "--out", str(out)], out / ".lock"),
         "deidentify": (
             [str(root), "--out", str(out), "--key", str(tmp_path / "key")],

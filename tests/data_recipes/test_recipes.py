@@ -457,7 +457,7 @@ def test_an_empty_folder_matches_no_recipe(tmp_path: Path) -> None:
 
 
 def test_separators_inside_a_cell_do_not_end_a_row(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("a,b\r\none\u2028two,\x0cx\x85\n\"l1\nl2\",y\n", encoding="utf-8", newline="")
+    (tmp_path / "t.csv").write_text('a,b\r\none\u2028two,\x0cx\x85\n"l1\nl2",y\n', encoding="utf-8", newline="")
     rows = [row for row in read_csv(tmp_path / "t.csv", required=("a",)) if isinstance(row, Row)]
     assert [row.values for row in rows] == [{"a": "one\u2028two", "b": "\x0cx\x85"}, {"a": "l1\nl2", "b": "y"}]
     assert [row.number for row in rows] == [2, 3]

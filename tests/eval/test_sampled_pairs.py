@@ -14,8 +14,8 @@ from medvlm.data_recipes.manifest import read_manifest, verify, write_manifest
 from medvlm.data_recipes.pairs.build import PairSettings
 from medvlm.data_recipes.pairs.case import case_of
 from medvlm.data_recipes.pairs.visual_files import write_visual
-from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.readers import read
+from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.sample import Sample, Turn
 from medvlm.eval.answer_scores import Sampling, choose, question_of, score
 from medvlm.eval.make_pairs import main
