@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import queue
 import signal
 import threading
@@ -25,6 +23,7 @@ from medvlm.data_recipes.quarantine import Quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Rows
 from medvlm.data_recipes.sample import Sample
+from medvlm.data_recipes.worker_processes import end_with_parent
 from medvlm.model.batch import PackedBatch
 from medvlm.model.processing import PatchedVisual, Rendered
 
@@ -233,17 +232,9 @@ def _start(reader: PackReader) -> None:
     global _reader
     # Ctrl-C goes to all processes of a terminal; the training process ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)  # as many workers as cores; threads of each would only wait for one another
     _reader = reader
-
-
-def _end_with_parent() -> None:
-    # A worker whose training was killed would wait for work for ever.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _read(members: list[int]) -> tuple[PackedBatch, list[BadSample]]:

@@ -24,7 +24,7 @@ def pool_of(workers: int) -> ProcessPoolExecutor | None:
     if workers <= 1:
         return None
     # spawn: a forked child of a process that runs threads (torch, FFmpeg) can hang.
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_watch_parent)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
 
 
 def in_order(
@@ -44,7 +44,7 @@ def in_order(
     source = iter(items)
     while True:
         while len(waiting) < 4 * workers and (part := list(islice(source, each))):
-            with _without_interrupts():
+            with without_interrupts():
                 waiting.append((part, pool.submit(_apply, function, part)))
         if not waiting:
             return
@@ -56,20 +56,20 @@ def _apply(function: Callable[[In], Out], items: list[In]) -> list[Out]:
     return [function(item) for item in items]
 
 
-def _watch_parent() -> None:
+def end_with_parent() -> None:
+    """To be called in a worker: it ends when the process that started it does, which else it would await for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    # A worker whose parent was killed would wait for work for ever.
     parent.join()
     os._exit(1)
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Processes that start in here never see Ctrl-C, which a terminal sends to all of them; this one sees it after."""
     ensure_running()  # it would lift the block when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

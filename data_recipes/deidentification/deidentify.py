@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -34,6 +32,7 @@ from medvlm.data_recipes.deidentification.whole_file import writing
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.progress import tracking
+from medvlm.data_recipes.worker_processes import end_with_parent
 
 REPORTS = "deidentification"
 """Folder in the output for report.md, leaks.jsonl, quarantine.jsonl and the journal of a run that can be resumed."""
@@ -135,16 +134,8 @@ _runs: list[_Run] = []
 
 def _begin(run: _Run) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one takes it
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with_parent()
     _runs.append(run)
-
-
-def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    # A worker whose parent was killed would wait for work for ever.
-    parent.join()
-    os._exit(1)
 
 
 def _clean(task: Task) -> Outcome:

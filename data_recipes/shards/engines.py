@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 
 import torch
 
 from medvlm.data_recipes.shards.build import Job, Record, build_shard
+from medvlm.data_recipes.worker_processes import end_with_parent, without_interrupts
 
 _job: Job | None = None
 _stop: Event | None = None
@@ -24,30 +20,12 @@ def _start(job: Job, stop: Event) -> None:
     global _job, _stop
     _job, _stop = job, stop
     torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    # A worker whose parent was killed would wait for work for ever.
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _build(number: int) -> Record:
     assert _job is not None and _stop is not None
     return build_shard(_job, number, _stop.is_set)
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block; processes started in it never take one, not even as they begin."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_processes(job: Job, numbers: range, workers: int) -> Iterator[Record]:
@@ -70,7 +48,7 @@ def run_processes(job: Job, numbers: range, workers: int) -> Iterator[Record]:
         try:
             while True:
                 for number in todo:
-                    with _no_interrupt():
+                    with without_interrupts():
                         waiting.add(pool.submit(_build, number))
                     if len(waiting) >= 2 * workers:
                         break

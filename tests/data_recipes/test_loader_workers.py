@@ -24,8 +24,8 @@ if __name__ == "__main__":
     steps = loader_of(processor, 0, 1, workers=2).steps()
     for _ in range(4):
         next(steps)
-    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     try:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         steps.close()
@@ -68,7 +68,7 @@ def test_workers_end_with_their_training_and_say_nothing(tmp_path, ending):
         out, said = process.communicate(timeout=30)
         assert gone(workers)
         if ending == signal.SIGINT:
-            assert out == "closed\n" and said == "" and process.returncode == 0
+            assert (out, said, process.returncode) == ("closed\n", "", 0)
     finally:
         for pid in workers:
             if Path(f"/proc/{pid}").exists():
