@@ -33,6 +33,7 @@ class Lengths:
         fits: refuses costs over the budgets of a pack; raises BadSample.
         folder: where the file lies; None keeps the numbers in memory.
         settings: whatever changes a cost: settings of the processor, tokenizer.
+        root: where relative paths of visuals start from: other files may have other costs.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Lengths:
         fits: Callable[[Length, str], None] = lambda length, where: None,
         folder: Path | None = None,
         settings: str = "",
+        root: Path | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -53,7 +55,8 @@ class Lengths:
         if folder is None:
             self._table = np.zeros((len(rows), _FIELDS), np.int32)
         else:
-            name = hashlib.sha256(f"{rows.fingerprint} {settings}".encode()).hexdigest()[:32]
+            place = "" if root is None else root.resolve()
+            name = hashlib.sha256(f"{rows.fingerprint} {settings} {place}".encode()).hexdigest()[:32]
             self._table = _shared(folder / f"{name}.lengths", len(rows))
 
     def of(

@@ -109,6 +109,7 @@ def prepare_data(
         folder=lengths_folder,
         # A length that is known has been accepted: what another objective accepted says nothing here.
         settings=json.dumps([stage.objective, renderer.settings()]),
+        root=renderer.root,
         rank=rank,
         world_size=world_size,
     )

@@ -139,12 +139,12 @@ def test_lengths_are_measured_once_for_all_processes_and_starts(tmp_path):
     rows = Joined([ListRows([Named(i) for i in range(200)])])
     asked = []
 
-    def book(rank, settings="a"):
+    def book(rank, settings="a", root=None):
         def measure(sample):
             asked.append((rank, int(sample)))
             return costs[int(sample)]
 
-        return Lengths(rows, measure, folder=tmp_path, settings=settings, rank=rank, world_size=2)
+        return Lengths(rows, measure, folder=tmp_path, settings=settings, root=root, rank=rank, world_size=2)
 
     first, second = book(0), book(1)
     order = list(range(150))
