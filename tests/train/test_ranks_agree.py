@@ -120,9 +120,10 @@ def test_a_rank_that_cannot_go_on_stops_all_of_them_with_its_name(tmp_path):
     """The images of the last rank have grown since they were measured."""
     root = write_rows(tmp_path / "data", 8)
     config = write_config(tmp_path / "a.yaml", root, STAGE)
-    assert run.main([config, f"output_dir={tmp_path / 'one'}"]) == 0
-    shutil.copytree(tmp_path / "one" / "lengths", tmp_path / "a" / "lengths")
     other = shutil.copytree(root, tmp_path / "other")
+    for place in (root, other):
+        assert run.main([config, f"output_dir={tmp_path / 'one'}-{place.name}", f"data.root={place}"]) == 0
+        shutil.copytree(tmp_path / f"one-{place.name}" / "lengths", tmp_path / "a" / "lengths", dirs_exist_ok=True)
     for image in other.glob("*.png"):
         Picture.fromarray(np.zeros((640, 640), np.uint8)).save(image)
     first, last = two_ranks(config, [f"data.root={other}"])
