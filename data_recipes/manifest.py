@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import Sample, VisualRef, read_jsonl, to_json, visuals_of
+from medvlm.data_recipes.whole_file import writing
 
 
 def write_atomic(path: str | Path, text: str | Iterable[str]) -> None:
@@ -20,24 +19,8 @@ def write_atomic(path: str | Path, text: str | Iterable[str]) -> None:
     Args:
         text: the whole content, or its pieces, which are written as they come and never held together.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it readable by its owner only
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with writing(Path(path)) as file:
+        file.writelines(piece.encode() for piece in ([text] if isinstance(text, str) else text))
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.lengths import Lengths
 from medvlm.data_recipes.mixture import Mixture
-from medvlm.data_recipes.packing import Length, pack
+from medvlm.data_recipes.packing import pack
 
 WINDOW = 1024
 """Samples that are packed together: enough that little is wasted, few enough to be measured in half a second."""
@@ -106,10 +106,6 @@ class PackPlan:
         """All packs of one round."""
         for window in range(self.windows()):
             yield from self.window_packs(number, window)
-
-    def length(self, index: int) -> Length:
-        """Cost of one sample that stands in a pack."""
-        return self.lengths.of([index])[index]
 
     def packs(
         self, start: Position, stop: threading.Event | None = None

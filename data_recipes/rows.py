@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.sample import Sample, from_json
+from medvlm.data_recipes.sample import Sample, from_line
 
 _CHUNK = 1 << 24
 
@@ -59,7 +58,7 @@ class ManifestRows:
         return f"{self.path}:{int(self._lines[index]) if self._lines is not None else index + 1}"
 
     def row(self, index: int) -> Sample | BadSample:
-        """Row ``index`` (blank lines are no rows), checked as ``sample.from_json`` does."""
+        """Row ``index`` (blank lines are no rows), checked as ``sample.from_line`` does."""
         where = self.where(index)
         if self._file is None:
             file = os.open(self.path, os.O_RDONLY)
@@ -74,15 +73,10 @@ class ManifestRows:
             self._file = file
         raw = os.pread(self._file, int(self._sizes[index]), int(self._starts[index]))
         try:
-            data = json.loads(raw.decode("utf-8"))
+            line = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             return BadSample(f"not UTF-8 at byte {error.start}", where=where, mend="save the file as UTF-8")
-        except json.JSONDecodeError as error:
-            return BadSample(f"not JSON: {error.msg} at column {error.colno}", where=where, mend="fix the line")
-        try:
-            return from_json(data, where=where)
-        except BadSample as bad:
-            return bad
+        return from_line(line, where=where)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}

@@ -364,19 +364,20 @@ def from_json(data: Any, *, where: str) -> Sample:
     return sample
 
 
+def from_line(line: str, *, where: str) -> Sample | BadSample:
+    """The sample of one line of a manifest, or why it cannot be used."""
+    try:
+        return from_json(json.loads(line), where=where)
+    except json.JSONDecodeError as error:
+        return BadSample(f"not JSON: {error.msg} at column {error.colno}", where=where, mend="fix the line")
+    except BadSample as bad:
+        return bad
+
+
 def read_jsonl(path: str | Path) -> Iterator[Sample | BadSample]:
     """Read a manifest lazily; a bad row comes out as the BadSample that tells why, so that the rest is kept."""
     with Path(path).open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            where = f"{path}:{number}"
-            try:
-                data = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield BadSample(f"not JSON: {error.msg} at column {error.colno}", where=where, mend="fix the line")
-                continue
-            try:
-                yield from_json(data, where=where)
-            except BadSample as bad:
-                yield bad
+            yield from_line(line, where=f"{path}:{number}")

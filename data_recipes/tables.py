@@ -132,13 +132,7 @@ def read_csv(path: Path, *, required: Iterable[str], delimiter: str = ",") -> It
     """
     reader = csv.reader(read_lines(path), delimiter=delimiter)
     header = next(reader, [])
-    missing = [name for name in required if name not in header]
-    if missing:
-        raise BadSample(
-            f"column {missing[0]!r} is missing; the header is {header[:12]}",
-            where=f"{path}:1",
-            mend="use the table as published, comma separated with its header",
-        )
+    require_columns(header, required, path)
     while True:
         start = reader.line_num + 1
         try:
@@ -157,6 +151,21 @@ def read_csv(path: Path, *, required: Iterable[str], delimiter: str = ",") -> It
             )
             continue
         yield Row(where=where, number=start, values=dict(zip(header, cells, strict=True)))
+
+
+def require_columns(header: list[str], required: Iterable[str], path: Path) -> None:
+    """Refuse a table without one of the columns.
+
+    Raises:
+        BadSample: names the first that is missing, and what is there.
+    """
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise BadSample(
+            f"column {missing[0]!r} is missing; the header is {header[:12]}",
+            where=f"{path}:1",
+            mend="use the table as published, comma separated with its header",
+        )
 
 
 def read_json(path: Path) -> Any:
@@ -187,7 +196,7 @@ def read_json_list(path: Path) -> Iterator[Row | BadSample]:
             mend="use the file as published",
         )
     for number, item in enumerate(items, start=1):
-        yield _object(item, where=f"{path}:{number}", number=number)
+        yield object_row(item, where=f"{path}:{number}", number=number)
 
 
 def read_json_lines(path: Path) -> Iterator[Row | BadSample]:
@@ -202,12 +211,13 @@ def read_json_lines(path: Path) -> Iterator[Row | BadSample]:
             continue
         where = f"{path}:{number}"
         try:
-            yield _object(json.loads(line), where=where, number=number)
+            yield object_row(json.loads(line), where=where, number=number)
         except json.JSONDecodeError as error:
             yield BadSample(f"not JSON: {error.msg} at column {error.colno}", where=where, mend="fix the line")
 
 
-def _object(item: Any, *, where: str, number: int) -> Row | BadSample:
+def object_row(item: Any, *, where: str, number: int) -> Row | BadSample:
+    """The row of a parsed JSON object; anything else is refused."""
     if not isinstance(item, dict):
         return BadSample(f"expected an object, got {type(item).__name__}", where=where, mend="write an object")
     return Row(where=where, number=number, values=item)

@@ -9,6 +9,7 @@ from pathlib import Path
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.recipes import RECIPES
 from medvlm.scripts.dataset_pages import write_pages
+from medvlm.scripts.marked_page import with_block
 
 BEGIN, END = "<!-- recipes:begin -->", "<!-- recipes:end -->"
 
@@ -34,11 +35,7 @@ def with_table(page: str, table: str) -> str:
     Raises:
         ValueError: the markers are not both there, once and in order.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page lacks the line {BEGIN} or {END} after it; write both where the table shall stand")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    return with_block(page, BEGIN, END, table)
 
 
 def main(arguments: list[str] | None = None) -> int:

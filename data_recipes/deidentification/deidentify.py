@@ -28,10 +28,10 @@ from medvlm.data_recipes.deidentification.one_file import Outcome, Task, clean_f
 from medvlm.data_recipes.deidentification.options import Options, read_boxes
 from medvlm.data_recipes.deidentification.pixels import available
 from medvlm.data_recipes.deidentification.tasks import find_files, read_people, tasks_of
-from medvlm.data_recipes.deidentification.whole_file import writing
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.one_writer import one_writer
 from medvlm.data_recipes.progress import tracking
+from medvlm.data_recipes.whole_file import writing
 from medvlm.data_recipes.worker_processes import end_with_parent
 
 REPORTS = "deidentification"

@@ -11,7 +11,7 @@ from pathlib import Path
 from medvlm.data_recipes.deidentification.keyed import Key
 from medvlm.data_recipes.deidentification.one_file import Outcome
 from medvlm.data_recipes.deidentification.options import Options
-from medvlm.data_recipes.deidentification.whole_file import writing
+from medvlm.data_recipes.whole_file import writing
 
 
 class Refused(Exception):

@@ -12,8 +12,8 @@ from typing import Any
 from medvlm.data_recipes.deidentification.keyed import Key
 from medvlm.data_recipes.deidentification.one_file import Outcome
 from medvlm.data_recipes.deidentification.options import CODES, Options
-from medvlm.data_recipes.deidentification.whole_file import writing
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.whole_file import writing
 
 MOST_SHOWN = 40
 

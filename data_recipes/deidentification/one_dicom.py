@@ -23,10 +23,10 @@ from medvlm.data_recipes.deidentification.masking import finder_of_words
 from medvlm.data_recipes.deidentification.options import Ocr, Options, Tally
 from medvlm.data_recipes.deidentification.tags import identifying_attributes, name_of
 from medvlm.data_recipes.deidentification.text import find_identifiers
-from medvlm.data_recipes.deidentification.whole_file import writing
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers.dicom_header import DICOM_ERRORS, open_dataset, quiet
 from medvlm.data_recipes.readers.refusals import decoding
+from medvlm.data_recipes.whole_file import writing
 
 _DIRECTORY = "1.2.840.10008.1.3.10"
 

@@ -14,8 +14,8 @@ from medvlm.data_recipes.deidentification.known_people import Known
 from medvlm.data_recipes.deidentification.language_model import BadAnswer
 from medvlm.data_recipes.deidentification.one_dicom import Leak, clean_dicom, leaks_of
 from medvlm.data_recipes.deidentification.options import Options, Tally
-from medvlm.data_recipes.deidentification.whole_file import writing
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.whole_file import writing
 
 Format = Literal["dicom", "text", "rows", "table"]
 

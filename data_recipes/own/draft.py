@@ -6,7 +6,7 @@ from typing import Any
 
 from medvlm.data_recipes.asking import DIMENSIONS
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.own.identity import Owners
+from medvlm.data_recipes.own.identity import Owner, Owners
 from medvlm.data_recipes.own.rows import SourceRow
 from medvlm.data_recipes.own.settings import Filled, question_kind
 from medvlm.data_recipes.own.visuals import Visuals, written_text
@@ -43,18 +43,7 @@ class Workshop:
                 )
             question = self._question(turns[-1].text, where)
             turns = turns[:-1]
-        sample = Sample(
-            sample_id=f"{self.recipe.name}/{source.key}",
-            patient_id=owner.patient_id,
-            study_id=owner.study_id,
-            source=self.recipe.name,
-            licence=self.filled.licence,
-            split=owner.split,
-            turns=turns,
-            question=question,
-            metadata=self.metadata(source, refs),
-        )
-        return checked(sample, where)
+        return self._sample(source, owner, refs, turns, question=question)
 
     def pair(self, source: SourceRow, turns: tuple[Turn, ...], preference: Preference) -> Sample:
         """A preference pair.
@@ -64,6 +53,18 @@ class Workshop:
         """
         refs = visuals_of(turns) or visuals_of(preference.chosen)
         owner = self.owners.of(source, refs)
+        return self._sample(source, owner, refs, turns, preference=preference)
+
+    def _sample(
+        self,
+        source: SourceRow,
+        owner: Owner,
+        refs: tuple[VisualRef, ...],
+        turns: tuple[Turn, ...],
+        *,
+        question: Question | None = None,
+        preference: Preference | None = None,
+    ) -> Sample:
         sample = Sample(
             sample_id=f"{self.recipe.name}/{source.key}",
             patient_id=owner.patient_id,
@@ -72,6 +73,7 @@ class Workshop:
             licence=self.filled.licence,
             split=owner.split,
             turns=turns,
+            question=question,
             preference=preference,
             metadata=self.metadata(source, refs),
         )

@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.own.hub import is_datasets_folder, read_folder, read_hub
 from medvlm.data_recipes.own.json_list import read_items
 from medvlm.data_recipes.own.settings import Filled
-from medvlm.data_recipes.tables import Row
+from medvlm.data_recipes.tables import Row, object_row
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 """How the Unicode text of a spreadsheet begins."""
@@ -121,7 +121,7 @@ def _json_list(path: Path) -> Iterator[Row | BadSample]:
             if isinstance(item, BadSample):
                 yield item
             else:
-                yield _object(item[1], path, item[0])
+                yield object_row(item[1], where=f"{path}:{item[0]}", number=item[0])
     except UnicodeDecodeError as error:
         raise BadSample("not UTF-8", where=str(path), mend="save the file as UTF-8") from error
 
@@ -139,18 +139,11 @@ def _json_lines(path: Path) -> Iterator[Row | BadSample]:
             try:
                 if not line.isascii():
                     line.encode()
-                yield _object(json.loads(line.rstrip("\r\n")), path, number)
+                yield object_row(json.loads(line.rstrip("\r\n")), where=where, number=number)
             except json.JSONDecodeError as error:
                 yield BadSample(f"not JSON: {error.msg} at column {error.colno}", where=where, mend="fix the line")
             except UnicodeEncodeError:
                 yield BadSample("not UTF-8", where=where, mend="save the file as UTF-8")
-
-
-def _object(item: Any, path: Path, number: int) -> Row | BadSample:
-    where = f"{path}:{number}"
-    if not isinstance(item, dict):
-        return BadSample(f"expected an object, got {type(item).__name__}", where=where, mend="write an object")
-    return Row(where=where, number=number, values=item)
 
 
 def csv_rows(path: Path, encoding: str, delimiter: str) -> Iterator[Row | BadSample]:

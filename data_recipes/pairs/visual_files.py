@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from PIL import Image as Picture
 
 from medvlm.data_recipes.manifest import sha256_of
 from medvlm.data_recipes.sample import VisualRef
+from medvlm.data_recipes.whole_file import writing
 from medvlm.model.intensity import apply_window
 from medvlm.model.visual import Image, Video, Visual, Volume, kind_of
 
@@ -118,18 +117,8 @@ def _mkv(video: Video) -> bytes:
 
 
 def _put(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path) as file:
+        file.write(data)
 
 
 def visual_key(ref: VisualRef, *more: object) -> str:

@@ -30,6 +30,7 @@ from numpy.lib import format as numpy_format
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.readers.numpy_array import is_colour, size_of, visual_of
 from medvlm.data_recipes.readers.refusals import decoding, index_option
+from medvlm.data_recipes.whole_file import writing
 from medvlm.model.visual import Image, Kind, Volume
 
 MEND = "copy the archive again, or save it with numpy.savez(path, name=array)"
@@ -196,24 +197,15 @@ def store(path: Path, out: Path) -> None:
     Raises:
         BadSample: ``path`` is damaged.
     """
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    temporary = Path(name)
-    try:
-        with (
-            decoding(path, "a .npz archive of arrays", MEND, also=_ERRORS),
-            os.fdopen(handle, "wb") as file,
-            zipfile.ZipFile(path) as source,
-        ):
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target:
-                for info in source.infolist():
-                    with source.open(info) as packed, target.open(info.filename, "w", force_zip64=True) as stored:
-                        shutil.copyfileobj(packed, stored, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        writing(out) as file,
+        decoding(path, "a .npz archive of arrays", MEND, also=_ERRORS),
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as target,
+    ):
+        for info in source.infolist():
+            with source.open(info) as packed, target.open(info.filename, "w", force_zip64=True) as stored:
+                shutil.copyfileobj(packed, stored, 1 << 20)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.tables import Row
+from medvlm.data_recipes.tables import Row, require_columns
 
 
 def stream_csv(path: Path, *, required: Iterable[str]) -> Iterator[Row | BadSample]:
@@ -26,13 +26,7 @@ def stream_csv(path: Path, *, required: Iterable[str]) -> Iterator[Row | BadSamp
         with _opened(path) as lines:
             reader = csv.reader(lines)
             header = next(reader, [])
-            missing = [name for name in required if name not in header]
-            if missing:
-                raise BadSample(
-                    f"column {missing[0]!r} is missing; the header is {header[:12]}",
-                    where=f"{path}:1",
-                    mend="use the table as published, comma separated with its header",
-                )
+            require_columns(header, required, path)
             yield from _rows(path, reader, header)
     except UnicodeDecodeError as error:
         raise BadSample("not UTF-8", where=str(path), mend="use the table as published") from error

@@ -12,17 +12,10 @@ from typing import Any
 
 from medvlm.data_recipes.manifest import sha256_of
 from medvlm.data_recipes.shards.byte_ranges import is_url, join, local_path, read_whole, retrying, storage_of
+from medvlm.data_recipes.whole_file import sync_folder
 
 PARTIAL = ".partial"
 """How names of unfinished files end; what a killed run left is removed by the next."""
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def prepare(out: str) -> None:
@@ -55,7 +48,7 @@ def new_file(out: str, name: str) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes it readable by its owner only
         temporary.rename(folder / name)
-        _sync_folder(folder)
+        sync_folder(folder)
     finally:
         temporary.unlink(missing_ok=True)
 

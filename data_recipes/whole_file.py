@@ -12,7 +12,10 @@ from typing import IO
 
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary stream that becomes ``path`` when the block ends without an error, and nothing otherwise."""
+    """A binary stream that becomes ``path`` when the block ends without an error, and nothing otherwise.
+
+    Also after a crash ``path`` holds either its old content or all of the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing.")
     temporary = Path(name)
@@ -25,3 +28,13 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in ``folder`` outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
