@@ -52,6 +52,7 @@ class PackReader:
         """
         failed: list[BadSample] = []
         rendered: list[tuple[str, Sequence[Rendered]]] = []
+        rows: list[Sample] = []
         shown: dict[str, PatchedVisual] = {}
         for index in members:
             row = self.rows.row(index)
@@ -59,9 +60,10 @@ class PackReader:
                 if isinstance(row, BadSample):
                     raise row
                 rendered.append((row.sample_id, self.renderer.sides(row, shown)))
+                rows.append(row)
             except BadSample as bad:
                 failed.append(bad.bare())
-        batch = collate(rendered or [("nothing could be read", [self._nothing()] * 2)])
+        batch = collate(rendered or [("nothing could be read", [self._nothing()] * 2)], rows)
         batch.check(visual_token_id=self.renderer.processor.visual_token_id)
         if len(batch.tokens) > self.tokens_per_pack or len(batch.patches) > self.patches_per_pack:
             raise RuntimeError(

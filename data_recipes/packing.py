@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,11 +96,12 @@ def length_of(sides: Sequence[Rendered]) -> Length:
     )
 
 
-def collate(samples: Sequence[tuple[str, Sequence[Rendered]]]) -> PackedBatch:
+def collate(samples: Sequence[tuple[str, Sequence[Rendered]]], rows: Sequence[Any] = ()) -> PackedBatch:
     """Lay samples end to end.
 
     Args:
         samples: (sample id, its sides); a preference has two, chosen before rejected.
+        rows: the Sample that each was made from, for objectives that read more of it than its tokens.
     """
     tokens, targets, positions, ends, names = [], [], [], [0], []
     visuals: list[PatchedVisual] = []
@@ -125,6 +127,7 @@ def collate(samples: Sequence[tuple[str, Sequence[Rendered]]]) -> PackedBatch:
         cu_seqlens=torch.tensor(ends, dtype=torch.int32),
         placements=torch.tensor(placements, dtype=torch.int64),
         sample_ids=tuple(names),
+        rows=tuple(rows),
         **(visual_tensors(visuals) if visuals else _no_visuals()),
     )
 

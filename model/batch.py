@@ -34,6 +34,10 @@ class PackedBatch:
         placements: (K,) int64; the visual that each run of placeholder tokens shows, in token order: a visual that
             two samples share (chosen and rejected) is encoded once.
         sample_ids: S names.
+        features: (P, vision_hidden), what the encoder made of the patches, when it has been run before (a frozen
+            encoder's cache, or a pass that shares it); ``patches`` may then be empty. None: the encoder runs.
+        rows: what each sample was made from (data_recipes.sample.Sample), one per sample and not per side; empty when
+            nobody needs it.
     """
 
     tokens: Tensor
@@ -48,6 +52,8 @@ class PackedBatch:
     visual_tokens: Tensor
     placements: Tensor
     sample_ids: tuple[str, ...]
+    features: Tensor | None = None
+    rows: tuple[Any, ...] = ()
 
     def check(self, *, visual_token_id: int) -> None:
         """Raise ValueError, naming both numbers, when the tensors do not agree with each other."""
@@ -61,8 +67,9 @@ class PackedBatch:
                 f"cu_seqlens {self.cu_seqlens.tolist()[:4]}...{int(self.cu_seqlens[-1])} does not cut {total} tokens "
                 f"into {len(self.sample_ids)} samples"
             )
-        if int(self.grids.prod(dim=1).sum()) != len(self.patches):
-            raise ValueError(f"grids hold {int(self.grids.prod(dim=1).sum())} patches, got {len(self.patches)}")
+        made = self.patches if self.features is None else self.features
+        if int(self.grids.prod(dim=1).sum()) != len(made):
+            raise ValueError(f"grids hold {int(self.grids.prod(dim=1).sum())} patches, got {len(made)}")
         if int(self.kept.sum()) != int(self.visual_tokens.sum()):
             raise ValueError(f"{int(self.kept.sum())} tokens are kept of visuals with {self.visual_tokens.tolist()}")
         expected = int(self.visual_tokens[self.placements].sum())
@@ -89,7 +96,8 @@ class PackedBatch:
 
     def model_inputs(self) -> dict[str, Tensor]:
         """Keyword arguments of MedVLMForConditionalGeneration.forward for this pack (batch axis of 1)."""
-        return {
+        features = {} if self.features is None else {"features": self.features}
+        return features | {
             "input_ids": self.tokens[None],
             "position_ids": self.positions[None],
             "cu_seqlens": self.cu_seqlens,

@@ -313,6 +313,7 @@ class MedVLMConfig(PretrainedConfig):
         projector_config: ProjectorConfig or its dict.
         text_config: config of any ``AutoModelForCausalLM`` model, or its dict with ``model_type``.
         visual_token_id: the placeholder that visual tokens replace.
+        heads: name of a head beside the language model (heads.py) -> its arguments; most models have none.
     """
 
     model_type = "medvlm"
@@ -328,6 +329,7 @@ class MedVLMConfig(PretrainedConfig):
         projector_config: ProjectorConfig | dict[str, Any] | None = None,
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         visual_token_id: int | None = None,
+        heads: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(vision_config, dict) or vision_config is None:
@@ -344,6 +346,7 @@ class MedVLMConfig(PretrainedConfig):
         self.projector_config = projector_config
         self.text_config = text_config
         self.visual_token_id = visual_token_id
+        self.heads = heads or {}
         kwargs.setdefault("tie_word_embeddings", getattr(text_config, "tie_word_embeddings", False))
         super().__init__(**kwargs)
 

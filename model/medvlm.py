@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,14 +14,17 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from medvlm.model.batch import IGNORED, IMAGE, shown_by_row, write_features
 from medvlm.model.config import MedVLMConfig
+from medvlm.model.heads import build_heads
 from medvlm.model.packed_attention import NAME as PACKED
 from medvlm.model.projector import build_projector, check_kept
 from medvlm.model.vision import build_encoder
 
 COMPONENTS = ("vision", "projector", "text")
-"""The three parts of the model; every parameter's name begins with one of them."""
+"""The three parts of every model; a parameter's name begins with one of them, or with "heads"."""
 
-_VISUAL_INPUTS = ("patches", "grids", "spacing", "axis_kinds", "kept", "visual_tokens", "placements")
+_VISUAL_INPUTS = ("patches", "grids", "spacing", "axis_kinds", "kept", "visual_tokens", "placements", "features")
+
+Made = TypeVar("Made")
 
 
 class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -46,6 +50,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.text = AutoModelForCausalLM.from_config(config.text_config)
         if self.text.config._attn_implementation == "sdpa" and self.text._supports_attention_backend:
             self.text.set_attn_implementation(PACKED)
+        if config.heads:
+            self.heads = build_heads(config)
         self.post_init()
 
     def get_input_embeddings(self) -> torch.nn.Module:
@@ -86,23 +92,32 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         kept: Tensor,
         visual_tokens: Tensor,
         placements: Tensor,
+        features: Tensor | None = None,
     ) -> Tensor:
-        """Visual tokens (N, text_hidden) in the order of the placeholders; each visual is encoded once."""
+        """Visual tokens (N, text_hidden) in the order of the placeholders; each visual is encoded once.
+
+        Args:
+            features: (P, vision_hidden) of ``encode``, when it has run before.
+        """
         check_kept(self.config.projector_config, grids, axis_kinds, kept)
+        encoded = self.encode(patches, grids, spacing, axis_kinds) if features is None else features
+        projected = self.projector(encoded, grids, kept, axis_kinds)
+        counts = visual_tokens.tolist()
+        order = placements.tolist()
+        if order == list(range(len(counts))):
+            return projected
+        pieces = projected.split(counts)
+        return torch.cat([pieces[index] for index in order])
+
+    def encode(self, patches: Tensor, grids: Tensor, spacing: Tensor, axis_kinds: Tensor) -> Tensor:
+        """What the encoder makes of patches (P, patch_dim): (P, vision_hidden), before the projector."""
         vision = self.config.vision_config
         if patches.shape[1] != vision.patch_dim:
             raise ValueError(
                 f"a patch holds {patches.shape[1]} numbers, but those of the encoder hold {vision.patch_dim} "
                 f"(patch_size {vision.patch_size}); use the processor that was saved with this model"
             )
-        encoded = self.vision(patches, grids, spacing, axis_kinds, self.merge)
-        features = self.projector(encoded, grids, kept, axis_kinds)
-        counts = visual_tokens.tolist()
-        order = placements.tolist()
-        if order == list(range(len(counts))):
-            return features
-        pieces = features.split(counts)
-        return torch.cat([pieces[index] for index in order])
+        return self.vision(patches, grids, spacing, axis_kinds, self.merge)
 
     def _dummy_visual(self) -> tuple[Tensor, ...]:
         """A blank visual of the smallest grid.
@@ -126,8 +141,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _embed(self, input_ids: Tensor, visual_inputs: tuple[Tensor | None, ...]) -> Tensor:
         """Token embeddings (B, L, hidden) with the visual tokens in the place of the placeholders."""
         embeds = self.get_input_embeddings()(input_ids)
-        patches = visual_inputs[0]
-        if patches is None or len(patches) == 0:
+        patches, grids = visual_inputs[0], visual_inputs[1]
+        if patches is None or grids is None or len(grids) == 0:
             if self.training:
                 return embeds + 0.0 * self.visual_features(*self._dummy_visual()).sum().to(embeds.dtype)
             return embeds
@@ -148,27 +163,33 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         kept: Tensor | None = None,
         visual_tokens: Tensor | None = None,
         placements: Tensor | None = None,
+        features: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         use_cache: bool | None = None,
+        run: Callable[[MedVLMForConditionalGeneration], Any] | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> Any:
         """Predict the next token.
 
         Either a padded batch (B, L) with ``attention_mask``, or one pack (1, T) with restarting ``position_ids``,
         ``cu_seqlens`` and no mask: transformers then keeps attention inside each sample.
 
         Args:
-            patches, grids, spacing, axis_kinds, kept, visual_tokens, placements: as in PackedBatch.
+            patches, grids, spacing, axis_kinds, kept, visual_tokens, placements, features: as in PackedBatch.
+            run: called with this model instead of all the above; its result is returned. An engine wraps ``forward``
+                and no other method: whatever an objective computes with several parts of the model goes through here.
             labels: (B, L) unshifted, IGNORED where there is no loss; the loss is the mean over the others.
             logits_to_keep: as in transformers: the last k positions, or a tensor of positions.
         """
+        if run is not None:
+            return run(self)
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("pass input_ids or inputs_embeds")
             inputs_embeds = self._embed(
-                input_ids, (patches, grids, spacing, axis_kinds, kept, visual_tokens, placements)
+                input_ids, (patches, grids, spacing, axis_kinds, kept, visual_tokens, placements, features)
             )
         if cu_seqlens is not None:
             use_cache = False

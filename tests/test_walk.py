@@ -17,10 +17,10 @@ from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, from_j
 from medvlm.eval.models import CheckpointModel
 from medvlm.eval.run import evaluate
 from medvlm.model import save_checkpoint
-from medvlm.train.config import EngineConfig
 from medvlm.train.engine import make_engine
 from medvlm.train.objectives.supervised import Supervised
 from medvlm.train.optim import parameter_groups
+from medvlm.train.settings.engine import EngineConfig
 
 SLICES, SIDE = 10, 32
 QUESTION, ANSWER = "On which side is the mass? Answer left or right.", "left"

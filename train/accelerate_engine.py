@@ -15,10 +15,10 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from medvlm.train.config import EngineConfig
 from medvlm.train.distributed import connect, sum_over_ranks
 from medvlm.train.optim import set_learning_rates
 from medvlm.train.rank_state import checksum, load_rank_state, save_rank_state
+from medvlm.train.settings.engine import EngineConfig
 
 _STATE = "state.pt"
 

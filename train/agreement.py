@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -16,14 +16,14 @@ from medvlm.train.engine import Engine
 Made = TypeVar("Made")
 
 
-def agree(engine: Engine, loader: Loader, count: float, problem: Exception | None) -> float:
-    """Items of the step over all ranks; all ranks must call it, once before each step.
+def agree(engine: Engine, loader: Loader, counts: Sequence[float], problem: Exception | None) -> list[float]:
+    """Items of each loss of the step over all ranks; all ranks must call it, once before each step.
 
     One sum carries everything, so that a step without news costs what the sum of the counts alone would. What a rank
     could not read goes to the quarantine of all of them, which therefore counts the same everywhere.
 
     Args:
-        count: items in the packs of this rank.
+        counts: items in the packs of this rank.
         problem: why this rank has no packs.
 
     Raises:
@@ -32,8 +32,10 @@ def agree(engine: Engine, loader: Loader, count: float, problem: Exception | Non
         ValueError: ranks plan different packs, on all ranks.
     """
     order = loader.order % 2**20  # small, so that the sums below are exact
-    told = [count, float(problem is not None), float(len(loader.left_out)), float(order), float(order**2)]
-    total, problems, left_out, orders, squares = engine.sum_over_ranks(torch.tensor(told, dtype=torch.float64)).tolist()
+    told = [float(problem is not None), float(len(loader.left_out)), float(order), float(order**2), *counts]
+    problems, left_out, orders, squares, *totals = engine.sum_over_ranks(
+        torch.tensor(told, dtype=torch.float64)
+    ).tolist()
     if problems:
         raise_together(problem, engine.device)
     # Numbers are equal just when the square of their sum is their count times the sum of their squares.
@@ -45,7 +47,7 @@ def agree(engine: Engine, loader: Loader, count: float, problem: Exception | Non
         )
     if left_out:
         raise_together(_note(engine, loader), engine.device)
-    return total
+    return totals
 
 
 def _note(engine: Engine, loader: Loader) -> BadSample | None:

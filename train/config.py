@@ -6,29 +6,23 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from medvlm.data_recipes.pack_plan import WINDOW
-from medvlm.data_recipes.typed_yaml import BadConfig, Document, nearest, parse, to_yaml
+from medvlm.data_recipes.typed_yaml import Document, nearest, parse, to_yaml
+from medvlm.train.settings.auxiliary import AuxiliaryLoss
+from medvlm.train.settings.checks import check_range, later, refuse
+from medvlm.train.settings.contrastive import ContrastiveConfig
+from medvlm.train.settings.data import DataConfig
+from medvlm.train.settings.engine import EngineConfig
+from medvlm.train.settings.lora import Lora
+from medvlm.train.settings.preference import PreferenceConfig
+from medvlm.train.settings.reinforcement import ReinforcementConfig
 
-Component = Literal["vision", "projector", "text"]
-COMPONENTS: tuple[Component, ...] = ("vision", "projector", "text")
-ROLES = ("attention", "mlp", "all")
-"""What LoRA may adapt inside a component."""
-
-PreferenceLoss = Literal["sigmoid", "ipo", "hinge", "robust"]
-
-
-def _refuse(reason: str, mend: str) -> None:
-    raise BadConfig(reason, where="configuration", mend=mend)
-
-
-def _check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
-    if not low <= value <= high or math.isinf(value):
-        limit = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        _refuse(f"{name} is {value:g}", f"use a number {limit}")
+Objective = Literal["supervised", "preference", "contrastive", "reinforcement"]
+SETTINGS_OF = {"preference": PreferenceConfig, "contrastive": ContrastiveConfig, "reinforcement": ReinforcementConfig}
+"""Objective -> its settings, which stand in a field of the stage of the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +57,7 @@ class ModelSource:
         if self.pretrained is not None:
             given = [name for name, part in parts.items() if part]
             if given:
-                _refuse(
+                refuse(
                     f"both 'pretrained' and {given[0]!r} are set",
                     "keep 'pretrained' (its config says what it is), or describe the parts without it",
                 )
@@ -73,90 +67,10 @@ class ModelSource:
             if name == "tokenizer" and "pretrained" in part:
                 part.pop("chat_template", None)
             if len(part) != 1 or next(iter(part)) not in keys:
-                _refuse(
+                refuse(
                     f"{name!r} must hold one of {keys[0]!r} and {keys[1]!r}, got {sorted(part) or 'nothing'}",
                     f"write `{name}: {{{keys[0]}: ...}}` or `{{{keys[1]}: ...}}`, or set 'pretrained'",
                 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """How samples become packs.
-
-    Attributes:
-        root: folder that manifests of the stages are relative to.
-        tokens_per_pack: most tokens in one pack (one forward pass of one process).
-        patches_per_pack: most patches in one pack.
-        cache: keep processed visuals on disk, in the run folder.
-        cache_gib: most GiB of them; the least recently used go first. None: no limit.
-        shard_cache: folder for copies of remote shards that all processes of a machine share; None reads byte ranges.
-        shard_cache_gib: most GiB of them; the least recently used go first.
-        workers: processes of each rank that read and decode; 0 reads in a thread. Packs are the same for any number.
-        window: samples that are measured and packed together.
-        quarantine_limit: largest share of the samples met that may be left out before the training stops.
-    """
-
-    root: str
-    tokens_per_pack: int = 4096
-    patches_per_pack: int = 8192
-    cache: bool = False
-    cache_gib: float | None = None
-    shard_cache: str | None = None
-    shard_cache_gib: float = 64.0
-    workers: int = 0
-    window: int = WINDOW
-    quarantine_limit: float = 0.1
-
-    def __post_init__(self) -> None:
-        _check_range("tokens_per_pack", self.tokens_per_pack, 1)
-        _check_range("patches_per_pack", self.patches_per_pack, 1)
-        _check_range("shard_cache_gib", self.shard_cache_gib, 1e-6)
-        _check_range("workers", self.workers, 0)
-        _check_range("window", self.window, 1)
-        _check_range("quarantine_limit", self.quarantine_limit, 0, 1)
-        if self.cache_gib is not None:
-            _check_range("cache_gib", self.cache_gib, 1e-6)
-            if not self.cache:
-                _refuse("cache_gib is set, but there is no cache", "set data.cache: true, or remove cache_gib")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """What moves the weights.
-
-    Attributes:
-        kind: "deepspeed" (ZeRO), or "accelerate" (one device, or data parallel).
-        zero_stage: what ZeRO partitions (Rajbhandari et al. 2020): 0 nothing, 1 optimizer state, 2 also
-            gradients,
-            3 also weights. Only for deepspeed.
-        precision: "fp32", or "bf16": weights in bf16 with fp32 masters (deepspeed), autocast (accelerate).
-        offload: keep optimizer state in host memory. Only for deepspeed with zero_stage of 1 or more.
-        gradient_clip: largest global L2 norm of the gradient; 0 does not clip.
-        device: "auto" takes CUDA when there is one.
-        activation_checkpointing: compute activations again in the backward pass instead of keeping them.
-    """
-
-    kind: Literal["deepspeed", "accelerate"] = "accelerate"
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
-    offload: bool = False
-    gradient_clip: float = 1.0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    activation_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        _check_range("gradient_clip", self.gradient_clip, 0)
-        if self.kind == "accelerate" and (self.zero_stage or self.offload):
-            name = "zero_stage" if self.zero_stage else "offload"
-            _refuse(f"{name} is set, but the engine is 'accelerate', which has no ZeRO", "use kind: deepspeed")
-        if self.kind == "deepspeed" and self.zero_stage == 0 and self.precision == "bf16":
-            _refuse(
-                "DeepSpeed trains ZeRO stage 0 in bf16 with another optimizer wrapper than stages 1 to 3, and "
-                "its losses differ from theirs",
-                "use zero_stage: 1 (equal memory on one process), or precision: fp32",
-            )
-        if self.offload and self.zero_stage == 0:
-            _refuse("offload needs ZeRO", "use zero_stage: 1, 2 or 3, or offload: false")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +82,7 @@ class Source:
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
-            _refuse(
+            refuse(
                 f"weight of {self.manifest!r} is {self.weight:g}",
                 "use a number above 0, or remove the manifest from the mixture",
             )
@@ -176,81 +90,21 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """Peak learning rate of each component; None freezes it."""
+    """Peak learning rate of each component; None freezes it. Heads are what objectives add to the model."""
 
     vision: float | None = None
     projector: float | None = None
     text: float | None = None
+    heads: float | None = later(None)
 
     def __post_init__(self) -> None:
         for name, rate in self.of_components().items():
             if not 0 < rate < 1:
-                _refuse(f"learning rate of {name!r} is {rate:g}", "use a number between 0 and 1; null freezes")
+                refuse(f"learning rate of {name!r} is {rate:g}", "use a number between 0 and 1; null freezes")
 
     def of_components(self) -> dict[str, float]:
         """Component -> peak learning rate, of those that are trained."""
         return {name: rate for name, rate in asdict(self).items() if rate is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Low-rank adapters (Hu et al. 2021; DoRA: Liu et al. 2024; QLoRA: Dettmers et al. 2023).
-
-    Attributes:
-        targets: "component.role" pairs, such as "text.attention", "text.mlp"; the role "all" takes every linear layer
-            but routers and the output layer.
-        alpha: the update is scaled by alpha / rank.
-        dora: also learn the magnitude of each adapted weight.
-        quantize: "nf4" keeps the frozen linear layers of adapted components in 4 bits while the stage trains.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ("text.attention", "text.mlp")
-    dora: bool = False
-    quantize: Literal["nf4"] | None = None
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        _check_range("rank", self.rank, 1)
-        _check_range("dropout", self.dropout, 0, 0.95)
-        if not 0 < self.learning_rate < 1:
-            _refuse(f"LoRA learning_rate is {self.learning_rate:g}", "use a number between 0 and 1")
-        if not self.targets:
-            _refuse("LoRA has no targets", "name some, such as text.attention, or remove 'lora'")
-        known = [f"{component}.{role}" for component in COMPONENTS for role in ROLES]
-        for target in self.targets:
-            if target not in known:
-                _refuse(f"unknown LoRA target {target!r}{nearest(target, known)}", f"use {', '.join(known)}")
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Components that are adapted, each once."""
-        return tuple(dict.fromkeys(target.split(".")[0] for target in self.targets))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreferenceConfig:
-    """Preference optimisation (DPO: Rafailov et al. 2023; IPO: Azar et al. 2023; robust DPO: Chowdhury et
-    al. 2024).
-
-    Attributes:
-        beta: strength of the pull towards the reference model.
-        label_smoothing: assumed share of flipped pairs.
-        supervised_weight: weight of the token loss of the chosen answer, added to the preference loss.
-    """
-
-    beta: float = 0.1
-    loss: PreferenceLoss = "sigmoid"
-    label_smoothing: float = 0.0
-    supervised_weight: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.beta < math.inf:
-            _refuse(f"beta is {self.beta:g}", "use a number above 0, such as 0.1")
-        _check_range("label_smoothing", self.label_smoothing, 0, 0.499)
-        _check_range("supervised_weight", self.supervised_weight, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,67 +131,76 @@ class Stage:
 
     name: str
     mixture: tuple[Source, ...]
-    objective: Literal["supervised", "preference"] = "supervised"
+    objective: Objective = "supervised"
     learning_rate: LearningRates = field(default_factory=LearningRates)
     lora: Lora | None = None
-    temperature: float | None = None
+    temperature: float | None = later(None)
     steps: int | None = None
     epochs: float | None = None
-    tokens: int | None = None
+    tokens: int | None = later(None)
     packs_per_step: int = 1
-    processor: dict[str, Any] = field(default_factory=dict)
+    processor: dict[str, Any] = field(default_factory=dict, metadata={"later": True})
     schedule: Literal["cosine", "constant", "linear"] = "cosine"
     warmup_steps: int = 0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     min_learning_rate_ratio: float = 0.0
     preference: PreferenceConfig | None = None
+    contrastive: ContrastiveConfig | None = later(None)
+    reinforcement: ReinforcementConfig | None = later(None)
+    auxiliary: tuple[AuxiliaryLoss, ...] = later(())
     save_every: int | None = None
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name) or self.name.isdigit():
-            _refuse(
+            refuse(
                 f"stage name {self.name!r} cannot name a folder and be addressed by overrides",
                 "use letters, digits, - and _, with at least one letter",
             )
         self._check_trained()
         self._check_duration()
-        _check_range("packs_per_step", self.packs_per_step, 1)
-        _check_range("weight_decay", self.weight_decay, 0)
-        _check_range("min_learning_rate_ratio", self.min_learning_rate_ratio, 0, 1)
-        _check_range("keep_checkpoints", self.keep_checkpoints, 1)
+        check_range("packs_per_step", self.packs_per_step, 1)
+        check_range("weight_decay", self.weight_decay, 0)
+        check_range("min_learning_rate_ratio", self.min_learning_rate_ratio, 0, 1)
+        check_range("keep_checkpoints", self.keep_checkpoints, 1)
         for beta in self.betas:
-            _check_range("betas", beta, 0, 0.99999)
+            check_range("betas", beta, 0, 0.99999)
         if self.save_every is not None:
-            _check_range("save_every", self.save_every, 1)
+            check_range("save_every", self.save_every, 1)
         if self.temperature is not None:
-            _check_range("temperature", self.temperature, 0.01)
+            check_range("temperature", self.temperature, 0.01)
         if not self.mixture:
-            _refuse("the mixture is empty", "name at least one manifest: `mixture: [{manifest: train.jsonl}]`")
+            refuse("the mixture is empty", "name at least one manifest: `mixture: [{manifest: train.jsonl}]`")
         if self.objective == "preference" and (self.lora is None or self.learning_rate.of_components()):
             # Adapters off is the reference only while nothing else moves.
-            _refuse(
+            refuse(
                 "a preference stage trains more than adapters, so that adapters off would not be the reference"
                 if self.lora is not None
                 else "a preference stage has no 'lora', so that it has no reference",
                 "add 'lora' and leave every learning_rate null",
             )
-        if self.objective == "preference" and self.preference is None:
-            object.__setattr__(self, "preference", PreferenceConfig())
-        if self.objective == "supervised" and self.preference is not None:
-            _refuse("'preference' is set, but the objective is 'supervised'", "use objective: preference")
+        self._fill_settings()
+
+    def _fill_settings(self) -> None:
+        """Give the objective its settings, and refuse those of another."""
+        for name, kind in SETTINGS_OF.items():
+            given = getattr(self, name)
+            if name == self.objective and given is None:
+                object.__setattr__(self, name, kind())
+            elif name != self.objective and given is not None:
+                refuse(f"{name!r} is set, but the objective is {self.objective!r}", f"use objective: {name}")
 
     def _check_trained(self) -> None:
         trained = self.learning_rate.of_components()
         if not trained and self.lora is None:
-            _refuse(
+            refuse(
                 "the stage trains nothing: every learning rate is null and there is no LoRA",
                 "set learning_rate.projector (or vision, text), or add 'lora'",
             )
         for component in self.lora.components if self.lora else ():
             if component in trained:
-                _refuse(
+                refuse(
                     f"{component!r} is trained in full and by LoRA",
                     f"set learning_rate.{component}: null, or remove its LoRA targets",
                 )
@@ -346,19 +209,19 @@ class Stage:
         given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(repr(name) for name in given)
-            _refuse(
+            refuse(
                 f"both {found} are set" if given else "neither 'steps' nor 'epochs' nor 'tokens' is set",
                 "set exactly one of them",
             )
         if self.tokens is not None:
-            _check_range("tokens", self.tokens, 1)
+            check_range("tokens", self.tokens, 1)
         if self.epochs is not None and not 0 < self.epochs < math.inf:
-            _refuse(f"epochs is {self.epochs:g}", "use a number above 0")
-        _check_range("warmup_steps", self.warmup_steps, 0)
+            refuse(f"epochs is {self.epochs:g}", "use a number above 0")
+        check_range("warmup_steps", self.warmup_steps, 0)
         if self.steps is not None:
-            _check_range("steps", self.steps, 1)
+            check_range("steps", self.steps, 1)
             if self.warmup_steps > self.steps:
-                _refuse(
+                refuse(
                     f"warmup_steps is {self.warmup_steps}, but the stage has {self.steps} steps",
                     f"use warmup_steps of at most {self.steps}",
                 )
@@ -389,13 +252,13 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         if not self.manifests:
-            _refuse("'manifests' is empty", "name at least one manifest, or remove 'evaluation'")
-        _check_range("max_new_tokens", self.max_new_tokens, 1)
-        _check_range("batch_size", self.batch_size, 1)
+            refuse("'manifests' is empty", "name at least one manifest, or remove 'evaluation'")
+        check_range("max_new_tokens", self.max_new_tokens, 1)
+        check_range("batch_size", self.batch_size, 1)
         if self.samples_per_manifest is not None:
-            _check_range("samples_per_manifest", self.samples_per_manifest, 1)
+            check_range("samples_per_manifest", self.samples_per_manifest, 1)
         if self.control_reports is not None:
-            _check_range("control_reports", self.control_reports, 0)
+            check_range("control_reports", self.control_reports, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -418,15 +281,15 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            _refuse("'stages' is empty", "write at least one stage")
+            refuse("'stages' is empty", "write at least one stage")
         names = [stage.name for stage in self.stages]
         for name in names:
             if names.count(name) > 1:
-                _refuse(f"{names.count(name)} stages are called {name!r}", "give every stage its own name")
-        _check_range("seed", self.seed, 0, 2**32 - 1)
+                refuse(f"{names.count(name)} stages are called {name!r}", "give every stage its own name")
+        check_range("seed", self.seed, 0, 2**32 - 1)
         for stage in self.stages:
             if stage.lora is not None and stage.lora.quantize is not None and self.engine.zero_stage == 3:
-                _refuse(
+                refuse(
                     f"stage {stage.name!r} quantises frozen weights, and ZeRO-3 partitions them: it would cut 4-bit "
                     "weights from the scales that they need",
                     "use zero_stage: 2 (frozen 4-bit weights are small), or lora.quantize: null",
@@ -440,7 +303,7 @@ class Curriculum:
         """
         names = [stage.name for stage in self.stages]
         if name not in names:
-            _refuse(f"no stage {name!r}{nearest(name, names)}", f"use one of {', '.join(names)}")
+            refuse(f"no stage {name!r}{nearest(name, names)}", f"use one of {', '.join(names)}")
         return self.stages[names.index(name)]
 
 
@@ -475,14 +338,22 @@ def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
     names = [s.name for s in curriculum.stages]
     count = len(names) if stage is None else names.index(curriculum.stage(stage).name) + 1
     stages = tuple(replace(s, save_every=None, keep_checkpoints=1) for s in curriculum.stages[:count])
-    plain = asdict(replace(curriculum, stages=stages, evaluation=None, output_dir=""))
-    for key in ("root", "cache", "cache_gib", "shard_cache", "shard_cache_gib", "workers", "quarantine_limit"):
-        del plain["data"][key]
-    # Trainings from before a setting keep their fingerprint.
-    if plain["data"]["window"] == WINDOW:
-        del plain["data"]["window"]
-    for done in plain["stages"]:
-        for key in ("processor", "temperature", "tokens"):
-            if not done[key]:
-                del done[key]
+    plain = _affecting(replace(curriculum, stages=stages, evaluation=None, output_dir=""))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _affecting(value: Any) -> Any:
+    """Plain JSON of ``value`` without fields that change no weight, and without newer ones at their default."""
+    if isinstance(value, dict):
+        return {key: _affecting(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_affecting(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    kept = {}
+    for item in fields(value):
+        now = getattr(value, item.name)
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if not item.metadata.get("aside") and not (item.metadata.get("later") and now == default):
+            kept[item.name] = _affecting(now)
+    return kept

@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from medvlm.train.config import EngineConfig
 from medvlm.train.distributed import connect, sum_over_ranks
 from medvlm.train.optim import set_learning_rates
 from medvlm.train.rank_state import checksum, load_rank_state, save_rank_state
+from medvlm.train.settings.engine import EngineConfig
 
 _TAG = "deepspeed"
 _BUCKET = 100_000_000

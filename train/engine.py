@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from medvlm.train.config import EngineConfig
+from medvlm.train.settings.engine import EngineConfig
 
 Weights = Literal["model", "master"]
 

@@ -15,8 +15,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from medvlm.model.batch import PackedBatch
-from medvlm.train.config import Lora
 from medvlm.train.quantize import Linear4bit, dequantize_all, dequantized, quantize, replace_module
+from medvlm.train.settings.lora import Lora
 
 ADAPTER = "default"
 """PEFT's name of the one adapter that a stage trains."""

@@ -1,18 +1,13 @@
-"""One stage: assemble, then THE LOOP."""
+"""One stage: assemble it, train it in the loop, leave a checkpoint."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from medvlm.data_recipes.loader import Loader
 from medvlm.data_recipes.pack_plan import Position
@@ -20,23 +15,21 @@ from medvlm.data_recipes.rendering import Renderer
 from medvlm.model.batch import PackedBatch
 from medvlm.model.loading import Processor, load_checkpoint, save_checkpoint
 from medvlm.train.adapter import save_adapter
-from medvlm.train.agreement import agree, together
+from medvlm.train.agreement import together
 from medvlm.train.assemble import component_of, set_trainable
-from medvlm.train.checkpoint import check_checkpoint, latest_checkpoint
-from medvlm.train.checkpoint import save_checkpoint as save_state_folder
 from medvlm.train.config import Curriculum, Stage, fingerprint
 from medvlm.train.data import prepare_data
 from medvlm.train.distributed import Ranks, check_same_on_all_ranks
 from medvlm.train.engine import Engine, make_engine
-from medvlm.train.lora import adapters_off, merge_lora
-from medvlm.train.monitor import Monitor, StepReport
-from medvlm.train.objectives.objective import Objective
-from medvlm.train.objectives.preference import Preference
-from medvlm.train.objectives.supervised import Supervised
-from medvlm.train.optim import learning_rate_at, parameter_groups, scaled_learning_rates
+from medvlm.train.loop import train
+from medvlm.train.lora import merge_lora
+from medvlm.train.monitor import Monitor
+from medvlm.train.objectives.choice import make_objective
+from medvlm.train.optim import parameter_groups
 from medvlm.train.quantize import load_trained
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage_processor import processor_of_stage
+from medvlm.train.states import States
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +99,9 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
             world_size=engine.world_size, workers=curriculum.data.workers, quarantine=data.quarantine,
         )  # fmt: skip
         done = states.load(engine, loader)
+        objective = make_objective(stage, engine)
         with Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done) as monitor:
-            train(engine, groups, stage, loader, states, monitor, start=done, total=total)
+            train(engine, groups, stage, loader, states, monitor, objective, start=done, total=total)
         _, members = next(data.plan.packs(Position()))
         probe = together(partial(loader.load, members), ranks.device)
         save_stage(engine, start_from, stage, folder / "checkpoint", probe)
@@ -115,32 +109,6 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     if refused:
         say(f"{refused} samples quarantined: see {folder / 'quarantine.jsonl'}")
     return StageResult(checkpoint=folder / "checkpoint", steps=total, trained=trained, quarantined=refused)
-
-
-@dataclass(frozen=True, kw_only=True)
-class States:
-    """The saved states of one stage."""
-
-    folder: Path
-    fingerprints: dict[str, str]
-    keep: int
-
-    def load(self, engine: Engine, loader: Loader) -> int:
-        """Load the newest state, when there is one; return the steps that were done."""
-        newest = latest_checkpoint(self.folder)
-        if newest is None:
-            return 0
-        check_checkpoint(newest, self.fingerprints)
-        engine.load_state(newest.path)
-        loader.load_state_dict(newest.metadata["loader"])
-        return newest.step
-
-    def save(self, engine: Engine, loader: Loader, step: int) -> None:
-        """Save after ``step`` steps; all ranks must call it."""
-        save_state_folder(
-            self.folder, step, engine.save_state, fingerprints=self.fingerprints,
-            metadata={"loader": loader.state_dict()}, keep=self.keep, rank=engine.rank, barrier=engine.barrier,
-        )  # fmt: skip
 
 
 @dataclass
@@ -161,98 +129,6 @@ class Narrator:
         if self.rank == 0 and now - self._said > 5:
             self._said = now
             self(f"measured {done}/{total} {what} of the next window")
-
-
-def train(
-    engine: Engine,
-    groups: list[dict[str, Any]],
-    stage: Stage,
-    loader: Loader,
-    states: States,
-    monitor: Monitor,
-    *,
-    start: int,
-    total: int,
-) -> None:
-    """The loop: packs in, one update out, until ``total``."""
-    objective = make_objective(stage, engine)
-    peaks = stage.peak_learning_rates()
-    for step, packs, waited, problem in timed(loader.steps(), start=start, total=total):
-        began = time.perf_counter()
-        count = agree(engine, loader, float(sum(objective.count(pack) for pack in packs)), problem)
-        sums = torch.zeros(1, dtype=torch.float64)
-        metrics: dict[str, float] = {}
-        for number, pack in enumerate(packs):
-            loss = objective(engine.model, pack.to(engine.device))
-            # Of a step of which nothing could be read the loss is a sum over nothing: its gradient is zero.
-            engine.backward(loss.total / max(count, 1.0), last=number == len(packs) - 1)
-            sums += loss.total.detach().double().cpu()
-            metrics = {name: metrics.get(name, 0.0) + value for name, value in loss.metrics.items()}
-        factor = learning_rate_at(
-            step, schedule=stage.schedule, total_steps=total, warmup_steps=stage.warmup_steps,
-            minimum_ratio=stage.min_learning_rate_ratio,
-        )  # fmt: skip
-        rates = {name: peak * factor for name, peak in peaks.items()}
-        try:
-            norm = engine.step(scaled_learning_rates(groups, factor))
-        except FloatingPointError as error:
-            names = sorted({name for pack in packs for name in pack.sample_ids})
-            raise FloatingPointError(f"{error} at step {step} of stage {stage.name!r}; its samples: {names}") from error
-        sizes = [
-            sum(len(pack.tokens) for pack in packs),
-            sum(len(pack.patches) for pack in packs),
-            sum(int(pack.kept.sum()) for pack in packs),
-            sum(len(pack.kept) for pack in packs),
-        ]
-        logged = engine.sum_over_ranks(
-            torch.tensor([*sizes, *sums.tolist(), *metrics.values()], dtype=torch.float64)
-        ).tolist()
-        tokens, patches, visual_tokens, visual_tokens_made = (int(size) for size in logged[: len(sizes)])
-        means = [value / count if count else math.nan for value in logged[len(sizes) :]]
-        monitor.log(
-            StepReport(
-                step=step + 1,
-                loss=means[0],
-                learning_rates=rates,
-                grad_norm=norm,
-                tokens=tokens,
-                supervised_tokens=int(count),
-                patches=patches,
-                visual_tokens=visual_tokens,
-                visual_tokens_made=visual_tokens_made,
-                seconds=time.perf_counter() - began + waited,
-                data_wait_s=waited,
-                metrics=dict(zip(metrics, means[1:], strict=True)),
-            )
-        )
-        if step + 1 == total or (stage.save_every and (step + 1) % stage.save_every == 0):
-            states.save(engine, loader, step + 1)
-
-
-def timed(
-    steps: Generator[list[PackedBatch], None, None], *, start: int, total: int
-) -> Generator[tuple[int, list[PackedBatch], float, Exception | None], None, None]:
-    """(step, packs, seconds waited for them, why there are none) of steps ``start`` to ``total``; closes ``steps``."""
-    try:
-        for step in range(start, total):
-            began = time.perf_counter()
-            packs: list[PackedBatch] = []
-            problem = None
-            try:
-                packs = next(steps)
-            except Exception as error:  # noqa: BLE001 (raised by all ranks together)
-                problem = error
-            yield step, packs, time.perf_counter() - began, problem
-    finally:
-        steps.close()
-
-
-def make_objective(stage: Stage, engine: Engine) -> Objective:
-    """The objective that ``stage`` names."""
-    if stage.objective == "preference":
-        assert stage.preference is not None
-        return Preference(stage.preference, lambda: adapters_off(engine.module))
-    return Supervised()
 
 
 def save_stage(engine: Engine, start_from: Path, stage: Stage, folder: Path, probe: PackedBatch) -> None:

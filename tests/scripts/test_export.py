@@ -21,8 +21,8 @@ from medvlm.model import load_checkpoint, save_checkpoint
 from medvlm.scripts import export
 from medvlm.scripts.cli import main as cli
 from medvlm.train.adapter import save_adapter
-from medvlm.train.config import Lora
 from medvlm.train.lora import add_lora
+from medvlm.train.settings.lora import Lora
 
 REPOSITORY = "my-hospital/ct-report"
 

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medvlm.train.config import EngineConfig
 from medvlm.train.distributed import check_same_on_all_ranks, disconnect
 from medvlm.train.engine import Engine, make_engine
 from medvlm.train.optim import learning_rate_at, parameter_groups, scaled_learning_rates
 from medvlm.train.randomness import seed_everything
+from medvlm.train.settings.engine import EngineConfig
 
 STEPS, MICRO, PARTS, WIDTH, CLIP = 6, 2, 2, 16, 0.5
 RATES = {"vision": 1e-2, "projector": 2e-2, "text": 5e-3}

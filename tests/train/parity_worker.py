@@ -24,10 +24,12 @@ from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.config import EngineConfig, LearningRates, Lora, PreferenceConfig, Source, Stage
 from medvlm.train.distributed import disconnect
 from medvlm.train.engine import make_engine
+from medvlm.train.loop import train
 from medvlm.train.monitor import Monitor
+from medvlm.train.objectives.choice import make_objective
 from medvlm.train.optim import parameter_groups
 from medvlm.train.randomness import seed_everything
-from medvlm.train.stage import States, train
+from medvlm.train.states import States
 
 STEPS, RANKS, PACKS = 6, 2, 2
 IMAGE = VisualRef(kind="image", path="a.png")
@@ -118,7 +120,7 @@ def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, pa
     states = States(folder=folder / "state", fingerprints={}, keep=1)
     loader = Loader(rows, plan, renderer, packs_per_step=packs_per_step, rank=engine.rank, world_size=engine.world_size)
     with Monitor(folder, stage.name, STEPS, rank=engine.rank, bar=False) as monitor:
-        train(engine, groups, stage, loader, states, monitor, start=0, total=STEPS)
+        train(engine, groups, stage, loader, states, monitor, make_objective(stage, engine), start=0, total=STEPS)
     weights = engine.gather_state_dict(weights="master")
     if weights is not None:
         save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, folder / "weights")

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from medvlm.train.config import EngineConfig
 from medvlm.train.distributed import connect, prepare_environment
 from medvlm.train.engine import make_engine
+from medvlm.train.settings.engine import EngineConfig
 
 WORKER = Path(__file__).parent / "engine_worker.py"
 _spec = importlib.util.spec_from_file_location("engine_worker", WORKER)

@@ -10,9 +10,9 @@ from peft.tuners.lora import LoraLayer
 from medvlm.data_recipes.packing import collate
 from medvlm.model import load_checkpoint, save_checkpoint
 from medvlm.train.adapter import load_adapter, save_adapter
-from medvlm.train.config import Lora
 from medvlm.train.lora import adapters_off, add_lora, lora_targets, merge_lora
 from medvlm.train.quantize import Linear4bit, load_trained
+from medvlm.train.settings.lora import Lora
 
 NEEDS_QLORA = "bitsandbytes is not installed; bash scripts/test_extras.sh runs these tests"
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from medvlm.model.batch import IGNORED, PackedBatch
 from medvlm.model.log_probabilities import sums_per_sample, token_log_probabilities
-from medvlm.train.config import PreferenceConfig
-from medvlm.train.objectives.objective import Loss
+from medvlm.train.objectives.objective import Loss, Objective
+from medvlm.train.settings.preference import PreferenceConfig
 
 
 def preference_loss(margin: Tensor, config: PreferenceConfig) -> Tensor:
@@ -48,7 +48,7 @@ def _complete(batch: PackedBatch) -> Tensor:
     return (scored.view(-1, 2) > 0).all(dim=1)
 
 
-class Preference:
+class Preference(Objective):
     """One item is one pair; chosen and rejected of a pair stand next to each other in the pack.
 
     Args:

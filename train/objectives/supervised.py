@@ -6,10 +6,10 @@ from torch import nn
 
 from medvlm.model.batch import PackedBatch
 from medvlm.model.log_probabilities import token_log_probabilities
-from medvlm.train.objectives.objective import Loss
+from medvlm.train.objectives.objective import Loss, Objective
 
 
-class Supervised:
+class Supervised(Objective):
     """Captions, reports, questions and text alike: one item is one supervised token."""
 
     def count(self, batch: PackedBatch) -> int:

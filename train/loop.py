@@ -1,0 +1,145 @@
+"""THE LOOP: packs in, one update out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medvlm.data_recipes.loader import Loader
+from medvlm.model.batch import PackedBatch
+from medvlm.train.agreement import agree
+from medvlm.train.config import Stage
+from medvlm.train.engine import Engine
+from medvlm.train.monitor import Monitor, StepReport
+from medvlm.train.objectives.objective import Loss, Objective
+from medvlm.train.optim import learning_rate_at, scaled_learning_rates
+from medvlm.train.states import States
+
+
+def train(
+    engine: Engine,
+    groups: list[dict[str, Any]],
+    stage: Stage,
+    loader: Loader,
+    states: States,
+    monitor: Monitor,
+    objective: Objective,
+    *,
+    start: int,
+    total: int,
+) -> None:
+    """Until ``total`` steps are done.
+
+    Args:
+        groups: of ``parameter_groups``, which the engine was made with.
+        objective: of ``make_objective``.
+    """
+    peaks = stage.peak_learning_rates()
+    for step, packs, waited, problem in timed(loader.steps(), start=start, total=total):
+        began = time.perf_counter()
+        counts = agree(engine, loader, items(objective, packs), problem)
+        if objective.prepares:
+            packs = objective.prepare(engine, packs)
+            counts = engine.sum_over_ranks(torch.tensor(items(objective, packs), dtype=torch.float64)).tolist()
+        sums = Sums()
+        for number, pack in enumerate(packs):
+            loss = objective(engine.model, pack.to(engine.device))
+            engine.backward(mean(objective, loss, counts), last=number == len(packs) - 1)
+            sums.add(pack, loss)
+        factor = learning_rate_at(
+            step, schedule=stage.schedule, total_steps=total, warmup_steps=stage.warmup_steps,
+            minimum_ratio=stage.min_learning_rate_ratio,
+        )  # fmt: skip
+        try:
+            norm = engine.step(scaled_learning_rates(groups, factor))
+        except FloatingPointError as error:
+            names = sorted({name for pack in packs for name in pack.sample_ids})
+            raise FloatingPointError(f"{error} at step {step} of stage {stage.name!r}; its samples: {names}") from error
+        monitor.log(
+            sums.report(
+                engine,
+                counts,
+                step=step + 1,
+                learning_rates={name: peak * factor for name, peak in peaks.items()},
+                grad_norm=norm,
+                seconds=time.perf_counter() - began + waited,
+                data_wait_s=waited,
+            )
+        )
+        if step + 1 == total or (stage.save_every and (step + 1) % stage.save_every == 0):
+            states.save(engine, loader, step + 1)
+
+
+def items(objective: Objective, packs: Sequence[PackedBatch]) -> list[float]:
+    """What the losses of ``packs`` sum over: the main one, then the auxiliary ones in their order."""
+    counts = [float(sum(objective.count(pack) for pack in packs))]
+    auxiliary = [objective.auxiliary_counts(pack) for pack in packs]
+    return counts + [float(sum(pack[name] for pack in auxiliary)) for name in objective.auxiliary_weights]
+
+
+def mean(objective: Objective, loss: Loss, counts: Sequence[float]) -> Tensor:
+    """This pack's part of the loss of the step: each sum divided by its items of all packs and ranks.
+
+    Of a step of which nothing could be read the loss is a sum over nothing: its gradient is zero.
+    """
+    part = loss.total / max(counts[0], 1.0)
+    for (name, weight), count in zip(objective.auxiliary_weights.items(), counts[1:], strict=True):
+        part = part + weight * loss.auxiliary[name] / max(count, 1.0)
+    return part
+
+
+@dataclass
+class Sums:
+    """What the packs of one step and rank add up to."""
+
+    sizes: Counter[str] = field(default_factory=Counter)
+    losses: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, pack: PackedBatch, loss: Loss) -> None:
+        """Take in one pack."""
+        self.sizes["tokens"] += len(pack.tokens)
+        self.sizes["patches"] += int(pack.grids.prod(dim=1).sum())
+        self.sizes["visual_tokens"] += int(pack.kept.sum())
+        self.sizes["visual_tokens_made"] += len(pack.kept)
+        self.names = list(loss.auxiliary)
+        losses = [float(total.detach().double()) for total in (loss.total, *loss.auxiliary.values())]
+        self.losses = [a + b for a, b in zip(self.losses, losses, strict=True)] if self.losses else losses
+        self.metrics = {name: self.metrics.get(name, 0.0) + value for name, value in loss.metrics.items()}
+
+    def report(self, engine: Engine, counts: Sequence[float], **known: Any) -> StepReport:
+        """The step over all ranks; all ranks must call it."""
+        told = [*self.sizes.values(), *self.losses, *self.metrics.values()]
+        over_ranks = engine.sum_over_ranks(torch.tensor(told, dtype=torch.float64)).tolist()
+        sizes: dict[str, Any] = dict(zip(self.sizes, map(int, over_ranks), strict=False))
+        rest = over_ranks[len(sizes) :]
+        losses = [total / count if count else math.nan for total, count in zip(rest, counts, strict=False)]
+        means = [value / counts[0] if counts[0] else math.nan for value in rest[len(counts) :]]
+        metrics = dict(zip(self.names, losses[1:], strict=True)) | dict(zip(self.metrics, means, strict=True))
+        return StepReport(loss=losses[0], supervised_tokens=int(counts[0]), metrics=metrics, **sizes, **known)
+
+
+def timed(
+    steps: Generator[list[PackedBatch], None, None], *, start: int, total: int
+) -> Generator[tuple[int, list[PackedBatch], float, Exception | None], None, None]:
+    """(step, packs, seconds waited for them, why there are none) of steps ``start`` to ``total``; closes ``steps``."""
+    try:
+        for step in range(start, total):
+            began = time.perf_counter()
+            packs: list[PackedBatch] = []
+            problem = None
+            try:
+                packs = next(steps)
+            except Exception as error:  # noqa: BLE001 (raised by all ranks together)
+                problem = error
+            yield step, packs, time.perf_counter() - began, problem
+    finally:
+        steps.close()
