@@ -8,6 +8,7 @@ import threading
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -20,6 +21,7 @@ from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Joined, ListRows
 from medvlm.data_recipes.sample import Preference, Sample, Turn, VisualRef
 from medvlm.model.loading import load_checkpoint
+from medvlm.model.medvlm import MedVLMForConditionalGeneration
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.config import EngineConfig, LearningRates, Lora, PreferenceConfig, Source, Stage
 from medvlm.train.distributed import disconnect
@@ -128,9 +130,23 @@ def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, pa
     engine.close()
 
 
+def without_blank_visual() -> None:
+    """Take the anchor out: a pack of text then runs the decoder alone."""
+    embed = MedVLMForConditionalGeneration._embed
+
+    def plain(model: Any, input_ids: torch.Tensor, visual_inputs: tuple) -> torch.Tensor:
+        if visual_inputs[1] is None or len(visual_inputs[1]) == 0:
+            return model.get_input_embeddings()(input_ids)
+        return embed(model, input_ids, visual_inputs)
+
+    MedVLMForConditionalGeneration._embed = plain  # type: ignore[method-assign]
+
+
 def main(start: Path, runs: list[dict]) -> None:
     torch.set_num_threads(1)
     for run in runs:
+        if run.get("without_blank_visual"):
+            without_blank_visual()
         config = EngineConfig(**run["engine"], device="cpu", gradient_clip=0.5)
         train_once(config, run["variant"], start, Path(run["folder"]), PACKS)
     disconnect()
