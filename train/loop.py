@@ -21,6 +21,7 @@ from medvlm.train.monitor import Monitor, StepReport
 from medvlm.train.objectives.objective import Loss, Objective
 from medvlm.train.optim import learning_rate_at, scaled_learning_rates
 from medvlm.train.states import States
+from medvlm.train.throughput import Meter
 
 
 def train(
@@ -41,24 +42,33 @@ def train(
         groups: of ``parameter_groups``, which the engine was made with.
         objective: of ``make_objective``.
     """
-    peaks = stage.peak_learning_rates()
+    peaks, meter = stage.peak_learning_rates(), monitor.meter
     for step, packs, waited, problem in timed(loader.steps(), start=start, total=total):
         began = time.perf_counter()
-        counts = agree(engine, loader, items(objective, packs), problem)
+        meter.note("data", waited)
+        with meter.phase("ranks"):
+            counts = agree(engine, loader, items(objective, packs), problem)
         if objective.prepares:
-            packs = objective.prepare(engine, packs)
-            counts = engine.sum_over_ranks(torch.tensor(items(objective, packs), dtype=torch.float64)).tolist()
+            with meter.phase("prepare", engine.device):
+                packs = objective.prepare(engine, packs)
+                counts = engine.sum_over_ranks(torch.tensor(items(objective, packs), dtype=torch.float64)).tolist()
         sums = Sums()
         for number, pack in enumerate(packs):
-            loss = objective(engine.model, pack.to(engine.device))
-            engine.backward(mean(objective, loss, counts), last=number == len(packs) - 1)
-            sums.add(pack, loss)
+            last = number == len(packs) - 1
+            with meter.phase("to_device"):
+                placed = pack.to(engine.device)
+            with meter.phase("compute", engine.device if last else None):
+                loss = objective(engine.model, placed)
+                engine.backward(mean(objective, loss, counts), last=last)
+                sums.add(pack, loss)
+            meter.take(pack)
         factor = learning_rate_at(
             step, schedule=stage.schedule, total_steps=total, warmup_steps=stage.warmup_steps,
             minimum_ratio=stage.min_learning_rate_ratio,
         )  # fmt: skip
         try:
-            norm = engine.step(scaled_learning_rates(groups, factor))
+            with meter.phase("optimizer", engine.device):
+                norm = engine.step(scaled_learning_rates(groups, factor))
         except FloatingPointError as error:
             names = sorted({name for pack in packs for name in pack.sample_ids})
             raise FloatingPointError(f"{error} at step {step} of stage {stage.name!r}; its samples: {names}") from error
@@ -66,6 +76,7 @@ def train(
             sums.report(
                 engine,
                 counts,
+                meter,
                 step=step + 1,
                 learning_rates={name: peak * factor for name, peak in peaks.items()},
                 grad_norm=norm,
@@ -74,7 +85,8 @@ def train(
             )
         )
         if step + 1 == total or (stage.save_every and (step + 1) % stage.save_every == 0):
-            states.save(engine, loader, step + 1)
+            with meter.phase("save"):
+                states.save(engine, loader, step + 1)
 
 
 def items(objective: Objective, packs: Sequence[PackedBatch]) -> list[float]:
@@ -115,16 +127,23 @@ class Sums:
         self.losses = [a + b for a, b in zip(self.losses, losses, strict=True)] if self.losses else losses
         self.metrics = {name: self.metrics.get(name, 0.0) + value for name, value in loss.metrics.items()}
 
-    def report(self, engine: Engine, counts: Sequence[float], **known: Any) -> StepReport:
+    def report(
+        self, engine: Engine, counts: Sequence[float], meter: Meter, *, seconds: float, **known: Any
+    ) -> StepReport:
         """The step over all ranks; all ranks must call it."""
-        told = [*self.sizes.values(), *self.losses, *self.metrics.values()]
+        cost = meter.told(engine)
+        told = [*cost, *self.sizes.values(), *self.losses, *self.metrics.values()]
         over_ranks = engine.sum_over_ranks(torch.tensor(told, dtype=torch.float64)).tolist()
+        over_ranks, cost = over_ranks[len(cost) :], over_ranks[: len(cost)]
         sizes: dict[str, Any] = dict(zip(self.sizes, map(int, over_ranks), strict=False))
         rest = over_ranks[len(sizes) :]
         losses = [total / count if count else math.nan for total, count in zip(rest, counts, strict=False)]
         means = [value / counts[0] if counts[0] else math.nan for value in rest[len(counts) :]]
         metrics = dict(zip(self.names, losses[1:], strict=True)) | dict(zip(self.metrics, means, strict=True))
-        return StepReport(loss=losses[0], supervised_tokens=int(counts[0]), metrics=metrics, **sizes, **known)
+        return StepReport(
+            loss=losses[0], supervised_tokens=int(counts[0]), metrics=metrics, seconds=seconds,
+            cost=meter.cost(cost, seconds), **sizes, **known,
+        )  # fmt: skip
 
 
 def timed(

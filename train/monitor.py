@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,10 @@ from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from medvlm.train.throughput import Cost, Meter
+from medvlm.train.trackers import Tracker
+from medvlm.train.verdict import verdict_of_rows
 
 METRICS = "metrics.jsonl"
 
@@ -33,6 +37,8 @@ class StepReport:
         seconds: of the step, waiting for data included.
         data_wait_s: of these, waiting for data.
         metrics: what the objective reports besides (accuracy of preference pairs, ...).
+        scores: of questions that were asked after this step; empty when none were.
+        cost: time by phase, utilisation, memory.
     """
 
     step: int
@@ -47,6 +53,8 @@ class StepReport:
     visual_tokens: int = 0
     visual_tokens_made: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    cost: Cost = field(default_factory=Cost)
 
     def row(self, stage: str) -> dict[str, Any]:
         """The row of metrics.jsonl; numbers that are not finite become null, because JSON has no word for them."""
@@ -65,8 +73,15 @@ class StepReport:
             "visual_tokens_made": self.visual_tokens_made,
             "seconds": self.seconds,
             "data_wait_s": self.data_wait_s,
+            "padding": self.cost.padding,
+            "mfu": self.cost.mfu,
+            "hfu": self.cost.hfu,
+            "memory_gib": self.cost.memory_gib,
+            "phases": dict(self.cost.phases),
             **self.metrics,
         }
+        if self.scores:
+            row["scores"] = dict(self.scores)
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
@@ -80,6 +95,9 @@ class Monitor:
             stands twice in the file.
         every: without a terminal, print a line every so many steps.
         bar: show a bar; None shows one when standard error is a terminal, and lines otherwise.
+        meter: times the phases of a step; by default one that counts no operations.
+        trackers: are told the numbers of each step, on rank 0; closed at the end of the block.
+        verdict_every: say after so many steps what holds the training up; also at the end.
     """
 
     def __init__(
@@ -92,10 +110,16 @@ class Monitor:
         start_step: int = 0,
         every: int = 10,
         bar: bool | None = None,
+        meter: Meter | None = None,
+        trackers: Sequence[Tracker] = (),
+        verdict_every: int = 100,
     ) -> None:
         self.path, self.stage, self.total_steps, self.every = folder / METRICS, stage, total_steps, every
         self.rank, self.start_step = rank, start_step
         self.bar = sys.stderr.isatty() if bar is None else bar
+        self.meter = Meter() if meter is None else meter
+        self.trackers, self.verdict_every = trackers, verdict_every
+        self._rows: list[dict[str, Any]] = []
         self._pace: float | None = None
         self._file: IO[str] | None = None
         self._progress: Progress | None = None
@@ -111,11 +135,12 @@ class Monitor:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}"),
                 TextColumn("{task.fields[shown]}"),
                 console=Console(stderr=True),
             )
             self._progress.start()
-            self._progress.add_task(self.stage, total=self.total_steps, completed=self.start_step, shown="")
+            self._progress.add_task(self.stage, total=self.total_steps, completed=self.start_step, left="", shown="")
         return self
 
     def __exit__(
@@ -125,6 +150,8 @@ class Monitor:
             self._progress.stop()
         if self._file is not None:
             self._file.close()
+            for tracker in self.trackers:
+                tracker.close()
         self._progress = self._file = None
 
     def log(self, report: StepReport) -> None:
@@ -133,31 +160,88 @@ class Monitor:
             return
         if self._file is None:
             raise RuntimeError("Monitor.log outside of its with block; write `with Monitor(...) as monitor:`")
-        self._file.write(json.dumps(report.row(self.stage), allow_nan=False) + "\n")
+        row = report.row(self.stage)
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
         self._file.flush()
+        for tracker in self.trackers:
+            tracker.log(report.step, numbers_of(row))
+        took = report.seconds + sum(report.cost.phases.get(name, 0.0) for name in ("save", "evaluate"))
         # Exponential mean over about 20 steps: one slow step must not turn the forecast over.
-        self._pace = report.seconds if self._pace is None else 0.95 * self._pace + 0.05 * report.seconds
-        shown = self._line(report)
+        self._pace = took if self._pace is None else 0.95 * self._pace + 0.05 * took
+        left = timedelta(seconds=round((self.total_steps - report.step) * self._pace))
+        parts = parts_of(report)
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=report.step, shown=shown)
+            room = self._progress.console.width - 60  # what the bar and the counts take
+            self._progress.update(
+                self._progress.task_ids[0], completed=report.step, left=f"{left} left", shown=fitting(parts, room)
+            )
         elif report.step % self.every == 0 or report.step in (self.start_step + 1, self.total_steps):
-            print(f"[{self.stage}] step {report.step}/{self.total_steps} {shown}", file=sys.stderr, flush=True)
+            self._say(f"step {report.step}/{self.total_steps} {' | '.join([*parts, f'{left} left'])}")
+        self._judge(row)
 
-    def _line(self, report: StepReport) -> str:
-        seconds = max(report.seconds, 1e-9)
-        left = timedelta(seconds=round((self.total_steps - report.step) * (self._pace or 0.0)))
-        rates = {name.split(".")[0]: rate for name, rate in report.learning_rates.items()}
-        parts = [
-            f"loss {report.loss:.4f}",
-            f"grad norm {report.grad_norm:.3g}",
-            "lr " + " ".join(f"{name} {rate:.3g}" for name, rate in rates.items()),
-            f"{report.tokens / seconds:,.0f} tokens/s",
-            f"data wait {report.data_wait_s / seconds:.0%}",
-            f"{left} left",
-        ]
-        if report.visual_tokens < report.visual_tokens_made:
-            parts.insert(-1, f"{report.visual_tokens / report.visual_tokens_made:.0%} of visual tokens kept")
-        return " | ".join(parts)
+    def _judge(self, row: dict[str, Any]) -> None:
+        """Say now and then, and at the end, what holds the training up."""
+        self._rows.append(row)
+        at_end = row["step"] == self.total_steps
+        if row["phases"] and ((at_end and len(self._rows) > 2) or len(self._rows) == self.verdict_every):
+            first, last = self._rows[0]["step"], row["step"]
+            self._say(f"steps {first} to {last}: {verdict_of_rows(self._rows)}")
+        if len(self._rows) == self.verdict_every:
+            self._rows = []
+
+    def _say(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.console.print(f"[{self.stage}] {text}", markup=False, highlight=False)
+        else:
+            print(f"[{self.stage}] {text}", file=sys.stderr, flush=True)
+
+
+def parts_of(report: StepReport) -> list[str]:
+    """What the line of one step says, the most important first: a narrow terminal shows as much as fits."""
+    seconds, cost = max(report.seconds, 1e-9), report.cost
+    rates = {name.split(".")[0]: rate for name, rate in report.learning_rates.items()}
+    throughput = f"{report.tokens / seconds:,.0f} tokens/s"
+    parts = [
+        f"loss {report.loss:.4f}",
+        throughput if cost.padding is None else f"{throughput} ({cost.padding:.0%} padding)",
+        f"data wait {report.data_wait_s / seconds:.0%}",
+        f"grad norm {report.grad_norm:.3g}",
+        "lr " + " ".join(f"{name} {rate:.3g}" for name, rate in rates.items()),
+    ]
+    if report.scores:
+        told = [f"{name.replace('_', ' ')} {value:.1%}" for name, value in report.scores.items() if value is not None]
+        parts.insert(1, ", ".join(told) or "no question could be scored")
+    if cost.mfu is not None:
+        recomputed = cost.hfu is not None and cost.hfu > cost.mfu
+        parts.append(f"MFU {cost.mfu:.1%}" + (f" (HFU {cost.hfu:.1%})" if recomputed else ""))
+    if cost.memory_gib is not None:
+        parts.append(f"{cost.memory_gib:.1f} GiB")
+    if report.patches:
+        parts.append(f"{report.patches / seconds:,.0f} patches/s")
+    if report.visual_tokens < report.visual_tokens_made:
+        parts.append(f"{report.visual_tokens / report.visual_tokens_made:.0%} of visual tokens kept")
+    return parts
+
+
+def fitting(parts: Sequence[str], width: int) -> str:
+    """As many of ``parts`` as fit beside each other, at least the first."""
+    shown = parts[0]
+    for part in parts[1:]:
+        if len(shown) + 3 + len(part) > width:
+            break
+        shown += f" | {part}"
+    return shown
+
+
+def numbers_of(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a row of metrics.jsonl under flat names ("learning_rate/projector"), for trackers."""
+    found: dict[str, float] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            found |= numbers_of(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and name != "step":
+            found[prefix + name] = float(value)
+    return found
 
 
 def _drop_rows_after(path: Path, stage: str, step: int) -> None:

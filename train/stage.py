@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from medvlm.data_recipes.loader import Loader
 from medvlm.data_recipes.pack_plan import Position
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.model.batch import PackedBatch
-from medvlm.model.loading import Processor, load_checkpoint, save_checkpoint
+from medvlm.model.loading import Model, Processor, load_checkpoint, save_checkpoint
 from medvlm.train.adapter import save_adapter
 from medvlm.train.agreement import together
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.config import Curriculum, Stage, fingerprint
 from medvlm.train.data import prepare_data
+from medvlm.train.devices import peak_of
 from medvlm.train.distributed import Ranks, check_same_on_all_ranks
 from medvlm.train.engine import Engine, make_engine
 from medvlm.train.loop import train
@@ -30,6 +33,7 @@ from medvlm.train.quantize import load_trained
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage_processor import processor_of_stage
 from medvlm.train.states import States
+from medvlm.train.throughput import Meter, counter_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +71,11 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     processor = processor_of_stage(processor, stage.processor)
     renderer = renderer_of(curriculum, processor)
+    meter = meter_of(curriculum, stage, model, ranks)
     say = Narrator(stage.name, ranks.rank)
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
+    if meter.peak is not None:
+        say(f"MFU is a share of {meter.peak.flops / 1e12:,.2f} TFLOP/s: {meter.peak.source}")
     if model.pads_because:
         say(f"pads the samples of a pack instead of laying them end to end: {model.pads_because}")
     prepare = partial(
@@ -100,7 +107,8 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
         )  # fmt: skip
         done = states.load(engine, loader)
         objective = make_objective(stage, engine)
-        with Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done) as monitor:
+        monitor = Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done, meter=meter)
+        with monitor:
             train(engine, groups, stage, loader, states, monitor, objective, start=done, total=total)
         _, members = next(data.plan.packs(Position()))
         probe = together(partial(loader.load, members), ranks.device)
@@ -109,6 +117,16 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     if refused:
         say(f"{refused} samples quarantined: see {folder / 'quarantine.jsonl'}")
     return StageResult(checkpoint=folder / "checkpoint", steps=total, trained=trained, quarantined=refused)
+
+
+def meter_of(curriculum: Curriculum, stage: Stage, model: Model, ranks: Ranks) -> Meter:
+    """What times the steps of ``stage`` and counts their operations; only rank 0 needs a peak to compare with."""
+    count = counter_of(model, stage)
+    peak = None
+    if count is not None and ranks.rank == 0:
+        dtype = torch.bfloat16 if curriculum.engine.precision == "bf16" else torch.float32
+        peak = peak_of(ranks.device, dtype, Path(curriculum.output_dir))
+    return Meter(tokens_per_pack=curriculum.data.tokens_per_pack, count=count, peak=peak)
 
 
 @dataclass

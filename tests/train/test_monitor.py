@@ -37,6 +37,7 @@ def test_each_step_is_a_row(tmp_path):
         "stage": "align", "step": 1, "loss": 2.5, "learning_rate": {"projector": 1e-3}, "grad_norm": 0.7,
         "tokens_per_s": 2000.0, "patches_per_s": 400.0, "tokens": 1000, "supervised_tokens": 300,
         "visual_tokens": 0, "visual_tokens_made": 0, "seconds": 0.5, "data_wait_s": 0.1, "accuracy": 0.5,
+        "padding": None, "mfu": None, "hfu": None, "memory_gib": None, "phases": {},
     }  # fmt: skip
     assert second["loss"] is None
 
@@ -71,7 +72,7 @@ def test_without_a_terminal_some_steps_are_lines(tmp_path, capsys):
             monitor.log(report(step))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" loss")[0] for line in lines] == [f"[align] step {n}/25" for n in (1, 10, 20, 25)]
-    assert lines[1].endswith("2,000 tokens/s | data wait 20% | 0:00:08 left")
+    assert "2,000 tokens/s | data wait 20% | grad norm 0.7" in lines[1] and lines[1].endswith("| 0:00:08 left")
 
 
 def test_other_ranks_are_silent_and_the_bar_writes_the_same_rows(tmp_path, capsys):
