@@ -108,7 +108,8 @@ class Sample:
     Attributes:
         turns: the conversation; a training sample ends with an assistant turn unless it has a ``preference``;
             an evaluation sample ends with a user turn and has a ``question``.
-        metadata: anything else worth keeping (modality, age_band, view, ...); never read by training.
+        metadata: anything else worth keeping (modality, age_band, view, ...); training reads no more of it than the
+            labels of auxiliary losses (docs/contrastive.md).
     """
 
     sample_id: str
@@ -130,6 +131,16 @@ class Sample:
             side if side[0].role != "assistant" else self.turns + side
             for side in (self.preference.chosen, self.preference.rejected)
         )
+
+    def said(self) -> str:
+        """All that the assistant says in ``turns``, a turn a line; of a question its reference answer."""
+        if self.question is not None:
+            return self.question.answers[0]
+        return "\n".join(turn.text for turn in self.turns if turn.role == "assistant")
+
+    def prompt(self) -> tuple[Turn, ...]:
+        """The conversation up to its last question: ``turns`` without the answer that may stand at their end."""
+        return self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
 
     def visuals(self) -> tuple[VisualRef, ...]:
         """The visuals of ``turns`` in the order in which they stand."""

@@ -25,6 +25,7 @@ from medvlm.model.tokenizer import add_visual_token, set_chat_template, train_to
 from medvlm.train.config import Curriculum, Stage
 from medvlm.train.data import open_rows
 from medvlm.train.lora import add_lora
+from medvlm.train.stage_heads import add_stage_heads, idle
 
 
 def first_processor(curriculum: Curriculum) -> Processor:
@@ -94,17 +95,19 @@ def component_of(model: Model, name: str) -> str:
 
 
 def set_trainable(model: Model, stage: Stage) -> dict[str, int]:
-    """Freeze and unfreeze as ``stage`` says, add its adapters, and assert that just these are trained.
+    """Freeze and unfreeze as ``stage`` says, add its heads and adapters, and assert that just these are trained.
 
     Returns:
         Component (or "lora") -> number of trained parameters.
 
     Raises:
-        ValueError: a LoRA target matches nothing.
+        ValueError: a LoRA target matches nothing, or the model cannot have a head that the stage needs.
     """
     rates = stage.learning_rate.of_components()
+    add_stage_heads(model, stage)
+    unused = idle(model, stage)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(component_of(model, name) in rates)
+        parameter.requires_grad_(component_of(model, name) in rates and id(parameter) not in unused)
     if stage.lora is not None:
         add_lora(model, stage.lora)
     trained = trained_parameters(model)
@@ -128,5 +131,6 @@ def parameters(model: Model) -> dict[str, int]:
     """Component -> number of parameters."""
     counts = dict.fromkeys(COMPONENTS, 0)
     for name, parameter in model.named_parameters():
-        counts[model.component_of(name)] += parameter.numel()
+        component = model.component_of(name)
+        counts[component] = counts.get(component, 0) + parameter.numel()
     return counts

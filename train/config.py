@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from medvlm.data_recipes.typed_yaml import Document, nearest, parse, to_yaml
-from medvlm.train.settings.auxiliary import AuxiliaryLoss
-from medvlm.train.settings.checks import check_range, later, refuse
+from medvlm.train.settings.auxiliary import AuxiliaryLoss, check_heads
+from medvlm.train.settings.checks import aside, check_range, later, refuse
 from medvlm.train.settings.contrastive import ContrastiveConfig
 from medvlm.train.settings.data import DataConfig
 from medvlm.train.settings.engine import EngineConfig
 from medvlm.train.settings.lora import Lora
-from medvlm.train.settings.preference import PreferenceConfig
+from medvlm.train.settings.preference import REFERENCE_FREE, PreferenceConfig
 from medvlm.train.settings.reinforcement import ReinforcementConfig
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 Objective = Literal["supervised", "preference", "contrastive", "reinforcement"]
 SETTINGS_OF = {"preference": PreferenceConfig, "contrastive": ContrastiveConfig, "reinforcement": ReinforcementConfig}
 """Objective -> its settings, which stand in a field of the stage of the same name."""
@@ -126,7 +127,10 @@ class Stage:
         schedule: how the learning rate falls after the warmup.
         min_learning_rate_ratio: share of the peak that the schedule ends with.
         save_every: optimizer steps between two saved states; None saves at the end only.
+        evaluate_every: optimizer steps between two rounds of questions from ``evaluation``; None asks none.
         keep_checkpoints: saved states kept; older ones are removed.
+        keep_every: states of every so many-th step are never removed; None: all old ones are.
+        nonfinite_limit: updates in a row that may be left out because loss or gradient is no number; 0 stops at once.
     """
 
     name: str
@@ -150,7 +154,10 @@ class Stage:
     reinforcement: ReinforcementConfig | None = later(None)
     auxiliary: tuple[AuxiliaryLoss, ...] = later(())
     save_every: int | None = None
+    evaluate_every: int | None = aside(None)
     keep_checkpoints: int = 2
+    keep_every: int | None = aside(None)
+    nonfinite_limit: int = aside(3)
 
     def __post_init__(self) -> None:
         if not self.name or not all(c.isalnum() or c in "-_" for c in self.name) or self.name.isdigit():
@@ -164,23 +171,24 @@ class Stage:
         check_range("weight_decay", self.weight_decay, 0)
         check_range("min_learning_rate_ratio", self.min_learning_rate_ratio, 0, 1)
         check_range("keep_checkpoints", self.keep_checkpoints, 1)
+        check_range("nonfinite_limit", self.nonfinite_limit, 0)
+        if self.keep_every is not None:
+            check_range("keep_every", self.keep_every, 1)
         for beta in self.betas:
             check_range("betas", beta, 0, 0.99999)
         if self.save_every is not None:
             check_range("save_every", self.save_every, 1)
+        if self.evaluate_every is not None:
+            check_range("evaluate_every", self.evaluate_every, 1)
         if self.temperature is not None:
             check_range("temperature", self.temperature, 0.01)
         if not self.mixture:
             refuse("the mixture is empty", "name at least one manifest: `mixture: [{manifest: train.jsonl}]`")
-        if self.objective == "preference" and (self.lora is None or self.learning_rate.of_components()):
-            # Adapters off is the reference only while nothing else moves.
-            refuse(
-                "a preference stage trains more than adapters, so that adapters off would not be the reference"
-                if self.lora is not None
-                else "a preference stage has no 'lora', so that it has no reference",
-                "add 'lora' and leave every learning_rate null",
-            )
         self._fill_settings()
+        adapted = self.lora.components if self.lora else ()
+        check_heads(self.objective, self.learning_rate.of_components(), adapted, self.auxiliary)
+        self._check_reference()
+        self._check_reinforcement()
 
     def _fill_settings(self) -> None:
         """Give the objective its settings, and refuse those of another."""
@@ -190,6 +198,35 @@ class Stage:
                 object.__setattr__(self, name, kind())
             elif name != self.objective and given is not None:
                 refuse(f"{name!r} is set, but the objective is {self.objective!r}", f"use objective: {name}")
+
+    def _check_reference(self) -> None:
+        """Adapters off is the reference of a preference loss, and only while nothing else moves."""
+        if self.preference is None or not self.preference.needs_reference:
+            return
+        if self.lora is None or self.learning_rate.of_components():
+            refuse(
+                "a preference stage trains more than adapters, so that adapters off would not be the reference"
+                if self.lora is not None
+                else "a preference stage has no 'lora', so that it has no reference",
+                "add 'lora' and leave every learning_rate null, or use a loss without a reference: "
+                f"{' or '.join(sorted(REFERENCE_FREE))}",
+            )
+
+    def _check_reinforcement(self) -> None:
+        """The reference is the model with its adapters off; a frozen copy would double the memory of the weights."""
+        if self.reinforcement is None:
+            return
+        if self.reinforcement.beta and (self.lora is None or self.learning_rate.of_components()):
+            refuse(
+                f"reinforcement.beta is {self.reinforcement.beta:g}, but there is no reference: it is the model with "
+                "adapters off, and " + ("there is no 'lora'" if self.lora is None else "other weights are trained too"),
+                "set beta: 0, or add 'lora' and leave every learning_rate null",
+            )
+        if self.lora is not None and self.lora.dropout:
+            refuse(
+                "lora.dropout would train on other probabilities than those that answers are sampled from",
+                "set lora.dropout: 0",
+            )
 
     def _check_trained(self) -> None:
         trained = self.learning_rate.of_components()
@@ -268,6 +305,7 @@ class Curriculum:
     Attributes:
         output_dir: run folder; relative paths are relative to the working directory.
         seed: of weights, order of samples and dropout.
+        tracking: what is told the numbers of each step besides metrics.jsonl.
     """
 
     name: str
@@ -278,6 +316,7 @@ class Curriculum:
     seed: int = 0
     engine: EngineConfig = field(default_factory=EngineConfig)
     evaluation: EvaluationConfig | None = None
+    tracking: tuple[TrackerName, ...] = aside(())
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -288,12 +327,29 @@ class Curriculum:
                 refuse(f"{names.count(name)} stages are called {name!r}", "give every stage its own name")
         check_range("seed", self.seed, 0, 2**32 - 1)
         for stage in self.stages:
+            self._check_evaluated(stage)
             if stage.lora is not None and stage.lora.quantize is not None and self.engine.zero_stage == 3:
                 refuse(
                     f"stage {stage.name!r} quantises frozen weights, and ZeRO-3 partitions them: it would cut 4-bit "
                     "weights from the scales that they need",
                     "use zero_stage: 2 (frozen 4-bit weights are small), or lora.quantize: null",
                 )
+
+    def _check_evaluated(self, stage: Stage) -> None:
+        if stage.evaluate_every is None:
+            return
+        if self.evaluation is None:
+            refuse(
+                f"stage {stage.name!r} has evaluate_every, but there is no 'evaluation'",
+                "say what is asked (`evaluation: {manifests: [questions.jsonl], samples_per_manifest: 50}`), or remove "
+                "evaluate_every",
+            )
+        if self.engine.zero_stage == 3:
+            refuse(
+                f"stage {stage.name!r} has evaluate_every under ZeRO-3, whose processes each hold a part of the "
+                "weights: they would have to write every answer together",
+                "use zero_stage: 2, or remove evaluate_every and ask the checkpoint of the stage (medvlm eval)",
+            )
 
     def stage(self, name: str) -> Stage:
         """The stage called ``name``.
@@ -325,7 +381,9 @@ def dump(curriculum: Curriculum) -> str:
     return to_yaml(curriculum)
 
 
-def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
+def fingerprint(
+    curriculum: Curriculum, stage: str | None = None, packs_per_step: Mapping[str, int] | None = None
+) -> str:
     """SHA-256 (hex) of everything that may change the weights.
 
     Left out are where files lie (``output_dir``, ``data.root``), cache, workers, evaluation, and
@@ -334,10 +392,16 @@ def fingerprint(curriculum: Curriculum, stage: str | None = None) -> str:
 
     Args:
         stage: cover the stages up to and including this one; None covers all.
+        packs_per_step: stage -> what it had when something was saved: with another number of processes it must differ
+            for the same training.
     """
+    had = packs_per_step or {}
     names = [s.name for s in curriculum.stages]
     count = len(names) if stage is None else names.index(curriculum.stage(stage).name) + 1
-    stages = tuple(replace(s, save_every=None, keep_checkpoints=1) for s in curriculum.stages[:count])
+    stages = tuple(
+        replace(s, save_every=None, keep_checkpoints=1, packs_per_step=had.get(s.name, s.packs_per_step))
+        for s in curriculum.stages[:count]
+    )
     plain = _affecting(replace(curriculum, stages=stages, evaluation=None, output_dir=""))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

@@ -23,6 +23,8 @@ from medvlm.data_recipes.sample import Sample
 from medvlm.data_recipes.shards.cache import ShardCache
 from medvlm.data_recipes.shards.reader import ShardSet
 from medvlm.train.config import DataConfig, Stage
+from medvlm.train.objectives.contrastive import paired
+from medvlm.train.rewards import asked_of, why_not_marked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +85,9 @@ def prepare_data(
 ) -> StageData:
     """Index the manifests of ``stage``; samples are measured window by window when the plan comes to them.
 
-    A preference stage takes only samples with a preference, and the others only samples without one; what cannot be
-    used is quarantined when it is met.
+    A preference stage takes only samples with a preference, and the others only samples without one; a reinforcement
+    stage takes training questions and conversations that a reward can mark, and no other takes questions. What cannot
+    be used is quarantined when it is met.
 
     Args:
         lengths_folder: where measured lengths are kept, for all ranks of a machine and for the next start.
@@ -108,7 +111,7 @@ def prepare_data(
         fits=partial(_fits, config=config),
         folder=lengths_folder,
         # A length that is known has been accepted: what another objective accepted says nothing here.
-        settings=json.dumps([stage.objective, renderer.settings()]),
+        settings=json.dumps([_accepted_as(stage), renderer.settings()]),
         root=renderer.root,
         rank=rank,
         world_size=world_size,
@@ -185,6 +188,13 @@ def open_rows(config: DataConfig, manifest: str) -> Rows:
     return ManifestRows(place)
 
 
+def _accepted_as(stage: Stage) -> str:
+    """What tells apart stages that take other samples."""
+    if stage.reinforcement is None:
+        return stage.objective
+    return f"{stage.objective} {sorted(stage.reinforcement.rewards)} {stage.reinforcement.server is not None}"
+
+
 def _accept(row: Sample, stage: Stage, manifest: Path) -> None:
     wanted = stage.objective == "preference"
     if (row.preference is not None) != wanted:
@@ -195,6 +205,16 @@ def _accept(row: Sample, stage: Stage, manifest: Path) -> None:
             mend="name a manifest of pairs for a preference stage, and of conversations for the others",
             sample_id=row.sample_id,
         )
+    if stage.objective == "contrastive" and not paired(row):
+        raise BadSample(
+            f"the sample has no {'text' if row.visuals() else 'visual'}, but stage {stage.name!r} is contrastive",
+            where=f"{manifest}, sample {row.sample_id}",
+            mend="name a manifest of visuals with captions or reports",
+            sample_id=row.sample_id,
+        )
+    if stage.objective == "reinforcement" and row.split != "test":
+        _accept_asked(row, stage, manifest)
+        return
     if row.question is not None or row.split == "test":
         raise BadSample(
             f"a {row.split} sample{' with a question' if row.question else ''} must not be trained on",
@@ -202,6 +222,27 @@ def _accept(row: Sample, stage: Stage, manifest: Path) -> None:
             mend="name a training manifest",
             sample_id=row.sample_id,
         )
+
+
+def _accept_asked(row: Sample, stage: Stage, manifest: Path) -> None:
+    """Refuse what no reward of ``stage`` can mark, and questions that are kept for evaluation."""
+    config, asked = stage.reinforcement, asked_of(row)
+    assert config is not None
+    mend = "name a manifest of training samples with questions, or conversations that end with an answer"
+    if row.question is not None and row.split != "train":
+        reason: str | None = f"a {row.split} sample with a question must not be trained on"
+    elif asked is None:
+        reason = "the sample asks nothing that was answered"
+    elif config.server is not None and any(visual.kind != "image" for visual in row.visuals()):
+        reason, mend = "a server takes images only, and the sample shows a volume or a clip", "remove server"
+    else:
+        try:
+            reason = why_not_marked(asked, config.rewards)
+        except ValueError as error:
+            reason = str(error)
+        mend = "choose rewards for this kind of question (docs/reinforcement.md), or mend the reference answer"
+    if reason is not None:
+        raise BadSample(reason, where=f"{manifest}, sample {row.sample_id}", mend=mend, sample_id=row.sample_id)
 
 
 def _fits(length: Length, where: str, *, config: DataConfig) -> None:

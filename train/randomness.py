@@ -35,6 +35,18 @@ def random_state() -> dict[str, Any]:
     return state
 
 
+def device_state() -> tuple[torch.Tensor, torch.Tensor | None]:
+    """State of torch's generators of the host and of this process's device: what dropout draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+
+def restore_device_state(state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    """Put back what ``device_state`` took."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])
+
+
 def restore_random_state(state: dict[str, Any]) -> None:
     """Put back what ``random_state`` took.
 

@@ -47,6 +47,10 @@ VARIANTS = {
     "vision frozen": {"learning_rate": LearningRates(projector=RATE, text=RATE)},
     "lora": {"learning_rate": LearningRates(projector=RATE), "lora": WIDE},
     "preference": {"objective": "preference", "lora": NARROW, "preference": PreferenceConfig(supervised_weight=0.2)},
+    "preference over the step": {
+        "objective": "preference", "lora": NARROW,
+        "preference": PreferenceConfig(loss={"kto": 1.0, "bco": 1.0}, beta=0.5, supervised_weight=0.2),
+    },
 }
 
 
@@ -77,7 +81,7 @@ def samples_of(variant: str) -> list[Sample]:
         a_sample("volume-0", [VOLUME], "On which side is the mass?", "left"),
         a_sample("volume-1", [VOLUME, IMAGE], "Is the heart normal in size?", "The heart is normal in size."),
     ]
-    if variant != "preference":
+    if "preference" not in variant:
         return rows
     pairs = []
     for row in rows:
@@ -122,7 +126,8 @@ def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, pa
     states = States(folder=folder / "state", fingerprints={}, keep=1)
     loader = Loader(rows, plan, renderer, packs_per_step=packs_per_step, rank=engine.rank, world_size=engine.world_size)
     with Monitor(folder, stage.name, STEPS, rank=engine.rank, bar=False) as monitor:
-        train(engine, groups, stage, loader, states, monitor, make_objective(stage, engine), start=0, total=STEPS)
+        objective = make_objective(stage, engine, processor)
+        train(engine, groups, stage, loader, states, monitor, objective, start=0, total=STEPS)
     weights = engine.gather_state_dict(weights="master")
     if weights is not None:
         save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, folder / "weights")

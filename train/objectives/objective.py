@@ -33,10 +33,14 @@ class Objective(Protocol):
     Attributes:
         prepares: ``prepare`` does something; counts are then taken after it.
         auxiliary_weights: further losses beside the main one; most have none.
+        updates: optimizer steps on what ``prepare`` made of the packs of one step.
+        told: what ``prepare`` found in a step, as means over all ranks; logged beside the metrics of the losses.
     """
 
     prepares: bool = False
     auxiliary_weights: Mapping[str, float] = {}
+    updates: int = 1
+    told: Mapping[str, float] = {}
 
     def prepare(self, engine: Engine, packs: Sequence[PackedBatch]) -> list[PackedBatch]:
         """What the packs of this rank become before the step trains on them (answers that the model writes, embeddings
@@ -50,6 +54,11 @@ class Objective(Protocol):
     def auxiliary_counts(self, batch: PackedBatch) -> Mapping[str, float]:
         """Items of each loss in ``auxiliary_weights``."""
         return {}
+
+    def begin(self, batch: PackedBatch) -> PackedBatch:
+        """What must happen before anything of ``model`` runs on ``batch``; the objective calls it itself, but whoever
+        runs the encoder before it calls it first and goes on with what it returns."""
+        return batch
 
     def __call__(self, model: nn.Module, batch: PackedBatch) -> Loss:
         """Run ``model`` (the engine's wrapped module) on ``batch``."""
