@@ -213,10 +213,13 @@ class _Parser:
         if origin in (Union, types.UnionType):
             if raw is None and type(None) in arguments:
                 return None
-            (inner,) = (a for a in arguments if a is not type(None))
+            kinds = [a for a in arguments if a is not type(None)]
+            if len(kinds) > 1:  # a mapping, or something else
+                kinds = [a for a in kinds if (get_origin(a) is dict) == isinstance(raw, Mapping)]
+            (inner,) = kinds
             return self.value(inner, raw, path)
         if origin is Literal:
-            if raw not in arguments or isinstance(raw, bool) != isinstance(arguments[0], bool):
+            if not any(raw == a and isinstance(raw, bool) == isinstance(a, bool) for a in arguments):
                 words = [str(a) for a in arguments]
                 self.fail(path, f"{path!r} is {raw!r}{nearest(str(raw), words)}", f"use {_list(words)}")
             return raw

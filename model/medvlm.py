@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from medvlm.model.batch import IGNORED, IMAGE, shown_by_row, write_features
+from medvlm.model.batch import IGNORED, IMAGE, PackedBatch, shown_by_row, write_features
 from medvlm.model.config import MedVLMConfig
 from medvlm.model.heads import build_heads
+from medvlm.model.language_head import LanguageHead, decoder_of, head_of
 from medvlm.model.packed_attention import NAME as PACKED
 from medvlm.model.projector import build_projector, check_kept
 from medvlm.model.vision import build_encoder
@@ -66,8 +67,11 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
     pads_because = ""
     """Why samples of a pack cannot lie end to end; empty, because they can."""
 
+    encode_covers = frozenset({"vision"})
+    """The components that ``encode_pack`` runs."""
+
     def component_of(self, name: str) -> str:
-        """vision, projector or text: the part that a parameter or module of this model belongs to."""
+        """vision, projector, text or heads: the part that a parameter or module of this model belongs to."""
         return name.split(".")[0]
 
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -119,6 +123,15 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         return self.vision(patches, grids, spacing, axis_kinds, self.merge)
 
+    def encode_pack(self, batch: PackedBatch) -> Tensor:
+        """``features`` of ``batch``, for passes that share them.
+
+        Of a pack of text those of the blank visual, so that all ranks run the same parts in the same order.
+        """
+        if len(batch.grids) == 0:
+            return self.encode(*self._dummy_visual()[:4])
+        return self.encode(batch.patches, batch.grids, batch.spacing, batch.axis_kinds)
+
     def _dummy_visual(self) -> tuple[Tensor, ...]:
         """A blank visual of the smallest grid.
 
@@ -144,7 +157,8 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         patches, grids = visual_inputs[0], visual_inputs[1]
         if patches is None or grids is None or len(grids) == 0:
             if self.training:
-                return embeds + 0.0 * self.visual_features(*self._dummy_visual()).sum().to(embeds.dtype)
+                blank = self.visual_features(*self._dummy_visual(), visual_inputs[-1])  # type: ignore[arg-type]
+                return embeds + 0.0 * blank.sum().to(embeds.dtype)
             return embeds
         features = self.visual_features(*visual_inputs)  # type: ignore[arg-type]
         return write_features(embeds, input_ids == self.config.visual_token_id, features)
@@ -185,26 +199,14 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if run is not None:
             return run(self)
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("pass input_ids or inputs_embeds")
-            inputs_embeds = self._embed(
-                input_ids, (patches, grids, spacing, axis_kinds, kept, visual_tokens, placements, features)
-            )
+        visual_inputs = (patches, grids, spacing, axis_kinds, kept, visual_tokens, placements, features)
+        inputs = self._decoder_inputs(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, visual_inputs, cu_seqlens
+        )
         if cu_seqlens is not None:
             use_cache = False
-            kwargs |= self._pack_borders(cu_seqlens, position_ids)
-        elif attention_mask is None and past_key_values is None and has_gaps(position_ids):
-            # Without a mask transformers would take each gap for the start of another sample.
-            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.int64, device=inputs_embeds.device)
         output = self.text(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
-            **kwargs,
+            **inputs, past_key_values=past_key_values, use_cache=use_cache, logits_to_keep=logits_to_keep, **kwargs
         )
         loss = None
         if labels is not None:
@@ -217,6 +219,56 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
+
+    def last_hidden_state(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        cu_seqlens: Tensor,
+        patches: Tensor | None = None,
+        grids: Tensor | None = None,
+        spacing: Tensor | None = None,
+        axis_kinds: Tensor | None = None,
+        kept: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
+        placements: Tensor | None = None,
+        features: Tensor | None = None,
+    ) -> Tensor:
+        """(1, T, hidden) of one pack: what ``language_head`` turns into logits."""
+        visual_inputs = (patches, grids, spacing, axis_kinds, kept, visual_tokens, placements, features)
+        inputs = self._decoder_inputs(input_ids, None, position_ids, None, None, visual_inputs, cu_seqlens)
+        decoder = decoder_of(self.text)
+        assert decoder is not None, "language_head says so"
+        return decoder(**inputs, use_cache=False).last_hidden_state
+
+    def language_head(self) -> LanguageHead | None:
+        """How logits are made of ``last_hidden_state``; None: by ``forward`` only."""
+        return head_of(self.text)
+
+    def _decoder_inputs(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        past_key_values: Any,
+        inputs_embeds: Tensor | None,
+        visual_inputs: tuple[Tensor | None, ...],
+        cu_seqlens: Tensor | None,
+    ) -> dict[str, Any]:
+        """What the decoder is called with."""
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("pass input_ids or inputs_embeds")
+            inputs_embeds = self._embed(input_ids, visual_inputs)
+        borders: dict[str, Any] = {}
+        if cu_seqlens is not None:
+            borders = self._pack_borders(cu_seqlens, position_ids)
+        elif attention_mask is None and past_key_values is None and has_gaps(position_ids):
+            # Without a mask transformers would take each gap for the start of another sample.
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.int64, device=inputs_embeds.device)
+        return {
+            "inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids, **borders,
+        }  # fmt: skip
 
     def _pack_borders(self, cu_seqlens: Tensor, position_ids: Tensor | None) -> dict[str, Any]:
         """What tells the decoder's attention where samples end.

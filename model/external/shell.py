@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from medvlm.model.batch import write_features
+from medvlm.model.batch import PackedBatch, write_features
 from medvlm.model.external.families import family_of
 from medvlm.model.external.family import Encoded, Pack, VisualInputs
+from medvlm.model.language_head import LanguageHead
 
 PREFIX = "model."
 """Before the library's own names of parameters."""
@@ -92,6 +93,9 @@ class ExternalVLM(nn.Module):
     def dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
 
+    encode_covers = frozenset({"vision", "projector"})
+    """The components that ``encode_pack`` runs."""
+
     def component_of(self, name: str) -> str:
         """vision, projector or text: the part that a parameter or module of this model belongs to."""
         return self.family.component_of(name.removeprefix(PREFIX))
@@ -115,9 +119,19 @@ class ExternalVLM(nn.Module):
         """As the library's."""
         self.model.gradient_checkpointing_enable(**options)
 
+    def encode_pack(self, batch: PackedBatch) -> Encoded:
+        """``features`` of ``batch``, for passes that share them.
+
+        Of a pack of text those of a blank image, so that all ranks run the same parts in the same order.
+        """
+        visuals = _visual_inputs(
+            batch.patches, batch.grids, batch.spacing, batch.axis_kinds, batch.visual_tokens, batch.placements
+        )
+        return self.family.encode(self.model, self.family.blank(self.model) if visuals is None else visuals)
+
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         patches: Tensor | None = None,
@@ -127,33 +141,71 @@ class ExternalVLM(nn.Module):
         kept: Tensor | None = None,
         visual_tokens: Tensor | None = None,
         placements: Tensor | None = None,
+        features: Encoded | None = None,
         cu_seqlens: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
-    ) -> CausalLMOutputWithPast:
+        run: Callable[[ExternalVLM], Any] | None = None,
+    ) -> Any:
         """Logits of one pack (1, T), or of a padded batch (B, L) with ``attention_mask``.
 
         Args:
             patches, grids, spacing, axis_kinds, kept, visual_tokens, placements, cu_seqlens: as in PackedBatch.
+            features: of ``encode_pack``, when it has run before; only with ``cu_seqlens``.
             logits_to_keep: the last k positions, or a tensor of positions; 0 for all.
+            run: called with this model instead of all the above; its result is returned. An engine wraps ``forward``
+                and no other method.
         """
+        if run is not None:
+            return run(self)
+        if input_ids is None:
+            raise ValueError("pass input_ids")
         visuals = _visual_inputs(patches, grids, spacing, axis_kinds, visual_tokens, placements)
         if cu_seqlens is None:
             inputs = self.family.library_inputs(input_ids, visuals)
             return self.model(**inputs, attention_mask=attention_mask, use_cache=False, logits_to_keep=logits_to_keep)
-        hidden = self.family.decode(self.model, self._pack(input_ids, position_ids, visuals, cu_seqlens))
+        hidden = self.family.decode(self.model, self._pack(input_ids, position_ids, visuals, cu_seqlens, features))
         if isinstance(logits_to_keep, Tensor):
             hidden = hidden[:, logits_to_keep]
         elif logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
         return CausalLMOutputWithPast(logits=self.model.lm_head(hidden))  # type: ignore[arg-type]
 
-    def _pack(self, ids: Tensor, positions: Tensor | None, visuals: VisualInputs | None, cu_seqlens: Tensor) -> Pack:
+    def last_hidden_state(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        cu_seqlens: Tensor,
+        patches: Tensor | None = None,
+        grids: Tensor | None = None,
+        spacing: Tensor | None = None,
+        axis_kinds: Tensor | None = None,
+        kept: Tensor | None = None,
+        visual_tokens: Tensor | None = None,
+        placements: Tensor | None = None,
+        features: Encoded | None = None,
+    ) -> Tensor:
+        """(1, T, hidden) of one pack: what ``language_head`` turns into logits."""
+        visuals = _visual_inputs(patches, grids, spacing, axis_kinds, visual_tokens, placements)
+        return self.family.decode(self.model, self._pack(input_ids, position_ids, visuals, cu_seqlens, features))
+
+    def language_head(self) -> LanguageHead:
+        """How logits are made of ``last_hidden_state``."""
+        return LanguageHead(logits=self.model.lm_head, module=self.model.lm_head, linear=True)
+
+    def _pack(
+        self,
+        ids: Tensor,
+        positions: Tensor | None,
+        visuals: VisualInputs | None,
+        cu_seqlens: Tensor,
+        encoded: Encoded | None,
+    ) -> Pack:
         placeholder = ids == self.family.placeholder_id
         # A placeholder may lie outside of the embedding (Gemma 3); its row is overwritten in any case.
         embeds = self.get_input_embeddings()(ids.masked_fill(placeholder, 0))
         deep = None
         if visuals is not None:
-            encoded = self.family.encode(self.model, visuals)
+            encoded = self.family.encode(self.model, visuals) if encoded is None else encoded
             order = visuals.placements.tolist()
             features = torch.cat([encoded.features[index] for index in order])
             embeds = write_features(embeds, placeholder, features)
@@ -161,9 +213,8 @@ class ExternalVLM(nn.Module):
                 deep = torch.cat([encoded.deep[index] for index in order], dim=1).to(embeds.dtype)
         elif self.training:
             # A rank whose pack holds text only must run every trainable part: see medvlm.py.
-            embeds = embeds + 0.0 * _total(self.family.encode(self.model, self.family.blank(self.model))).to(
-                embeds.dtype
-            )
+            blank = self.family.encode(self.model, self.family.blank(self.model)) if encoded is None else encoded
+            embeds = embeds + 0.0 * _total(blank).to(embeds.dtype)
         if positions is None:
             lengths = cu_seqlens.diff().tolist()
             positions = torch.cat([torch.arange(length, device=ids.device) for length in lengths])[None]
@@ -215,7 +266,7 @@ def _visual_inputs(
     visual_tokens: Tensor | None,
     placements: Tensor | None,
 ) -> VisualInputs | None:
-    if patches is None or len(patches) == 0:
+    if patches is None or len(patches if grids is None else grids) == 0:
         return None
     given = {
         "grids": grids, "spacing": spacing, "axis_kinds": axis_kinds, "visual_tokens": visual_tokens,

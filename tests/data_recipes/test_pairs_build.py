@@ -23,7 +23,7 @@ from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.sample import Sample, Turn
 from medvlm.eval.make_pairs import main
 from medvlm.train.config import Lora, PreferenceConfig
-from medvlm.train.lora import adapters_off, add_lora
+from medvlm.train.lora import add_lora
 from medvlm.train.objectives.preference import Preference
 
 REPORTS = (
@@ -211,7 +211,7 @@ def test_pairs_train_and_their_sides_show_different_images(illustrated, processo
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    objective = Preference(PreferenceConfig(), lambda: adapters_off(model))
+    objective = Preference(PreferenceConfig(), model)
     for pair in pairs:
         sides = renderer.sides(pair)
         check_fits(length_of(sides), 4000, 4000, where=pair.sample_id)
