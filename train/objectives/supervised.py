@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from medvlm.model.batch import PackedBatch
-from medvlm.model.log_probabilities import token_log_probabilities
+from medvlm.model.log_probabilities import summed_log_probability
 from medvlm.train.objectives.objective import Loss, Objective
 
 
@@ -16,5 +16,4 @@ class Supervised(Objective):
         return batch.supervised
 
     def __call__(self, model: nn.Module, batch: PackedBatch) -> Loss:
-        log_probabilities, _ = token_log_probabilities(model, batch)
-        return Loss(total=-log_probabilities.sum())
+        return Loss(total=-summed_log_probability(model, batch))
