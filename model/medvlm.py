@@ -157,7 +157,7 @@ class MedVLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
         patches, grids = visual_inputs[0], visual_inputs[1]
         if patches is None or grids is None or len(grids) == 0:
             if self.training:
-                blank = self.visual_features(*self._dummy_visual(), visual_inputs[-1])  # type: ignore[arg-type]
+                blank = self.visual_features(*self._dummy_visual(), visual_inputs[-1])  # type: ignore[arg-type, call-arg]
                 return embeds + 0.0 * blank.sum().to(embeds.dtype)
             return embeds
         features = self.visual_features(*visual_inputs)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from medvlm.data_recipes.pack_plan import PackPlan, Position
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Joined, ListRows
 from medvlm.data_recipes.sample import Preference, Sample, Turn, VisualRef
+from medvlm.model import chunked_loss
 from medvlm.model.loading import load_checkpoint
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
 from medvlm.train.assemble import component_of, set_trainable
@@ -34,6 +35,7 @@ from medvlm.train.randomness import seed_everything
 from medvlm.train.states import States
 
 STEPS, RANKS, PACKS = 6, 2, 2
+chunked_loss.FEWEST_ROWS = 5  # losses are then made in parts, of which ranks have different numbers
 IMAGE = VisualRef(kind="image", path="a.png")
 OTHER = VisualRef(kind="image", path="b.png")
 VOLUME = VisualRef(
