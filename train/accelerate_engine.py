@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medvlm.train.distributed import connect, sum_over_ranks
+from medvlm.train.nonfinite import not_finite
 from medvlm.train.optim import set_learning_rates
-from medvlm.train.rank_state import checksum, load_rank_state, save_rank_state
+from medvlm.train.rank_state import Write, checksum, load_rank_state, save_rank_state
 from medvlm.train.settings.engine import EngineConfig
 
 _STATE = "state.pt"
@@ -77,6 +79,13 @@ class AccelerateEngine:
         if isinstance(self.model, DistributedDataParallel):
             self.model.require_backward_grad_sync = self.done == self.micro_batches - 1
 
+    def begin_step(self, micro_batches: int) -> None:
+        self.micro_batches, self.done = micro_batches, 0
+        self._sync_next()
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self.done += 1
         if not last and self.done >= self.micro_batches:
@@ -98,14 +107,15 @@ class AccelerateEngine:
         set_learning_rates(self.optimizer.param_groups, self.names, learning_rates)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradient norm is {norm}; lower the learning rate or look at the last batch")
-        if 0 < self.gradient_clip < norm:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, torch.tensor(norm))
-        self.optimizer.step()
+        if math.isfinite(norm):
+            if 0 < self.gradient_clip < norm:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, torch.tensor(norm))
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.done = 0
         self._sync_next()
+        if not math.isfinite(norm):
+            raise not_finite(norm)
         return norm
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -134,15 +144,16 @@ class AccelerateEngine:
             self._frozen = checksum((n, p) for n, p in self.module.named_parameters() if not p.requires_grad)
         return self._frozen
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path, write: Write = torch.save) -> None:
         trainable = self._trainable()
         if self.rank == 0:
             weights = {name: p.detach() for name, p in trainable.items()}
             buffers = dict(self.module.named_buffers())
             state = {"weights": weights, "buffers": buffers, "optimizer": self.optimizer.state_dict()}
-            torch.save(state, folder / _STATE)
+            write(state, folder / _STATE)
         save_rank_state(
             folder,
+            write,
             engine=self.description,
             rank=self.rank,
             world_size=self.world_size,

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from medvlm.train.distributed import connect, sum_over_ranks
+from medvlm.train.nonfinite import not_finite
 from medvlm.train.optim import set_learning_rates
-from medvlm.train.rank_state import checksum, load_rank_state, save_rank_state
+from medvlm.train.rank_state import Write, checksum, load_rank_state, save_rank_state
 from medvlm.train.settings.engine import EngineConfig
+from medvlm.train.universal import load_universal
 
 _TAG = "deepspeed"
 _BUCKET = 100_000_000
@@ -40,7 +42,12 @@ def deepspeed_config(
         "contiguous_gradients": True,
     }
     if config.offload:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        place: dict[str, Any] = {"device": config.offload_to, "pin_memory": torch.cuda.is_available()}
+        if config.nvme_path is not None:
+            place["nvme_path"] = config.nvme_path
+        zero["offload_optimizer"] = place
+        if config.offload == "all":
+            zero["offload_param"] = dict(place)
     result: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": micro_batches_per_step,
@@ -55,7 +62,8 @@ def deepspeed_config(
         "wall_clock_breakdown": False,
     }
     if config.precision == "bf16":
-        result["bf16"] = {"enabled": True}
+        # Without the check ZeRO 1 and 2 would update weights with a gradient that is not finite.
+        result["bf16"] = {"enabled": True, "check_grad_overflow": True}
         result["data_types"] = {"grad_accum_dtype": "fp32"}
     return result
 
@@ -81,6 +89,23 @@ def _import_deepspeed(device_type: str) -> Any:
     return deepspeed
 
 
+def _require_nvme(folder: Path) -> None:
+    """Refuse NVMe where it cannot work: DeepSpeed would say so after the weights are loaded, or not at all.
+
+    Raises:
+        ValueError: there is no such folder, or DeepSpeed cannot build what reads and writes it.
+    """
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not folder.is_dir():
+        raise ValueError(f"engine.nvme_path is {folder}, which is no folder; name one on a local disk of each machine")
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise ValueError(
+            "engine.offload_to is nvme, but DeepSpeed's async_io operator cannot be built here: it needs libaio with "
+            "its headers (apt install libaio-dev) and a C++ compiler; install them, or use offload_to: cpu"
+        )
+
+
 class DeepSpeedEngine:
     """See ``Engine``. With bf16 weights are bf16, and the optimizer holds fp32 masters."""
 
@@ -95,9 +120,12 @@ class DeepSpeedEngine:
         ranks = connect(config.device)
         self.rank, self.world_size, self.device = ranks.rank, ranks.world_size, ranks.device
         self.deepspeed = _import_deepspeed(self.device.type)
+        if config.offload_to == "nvme":
+            _require_nvme(Path(str(config.nvme_path)))
         self.module, self.config, self.gradient_clip = model, config, gradient_clip
         self.names = [group["name"] for group in groups]
-        self.description = f"deepspeed, ZeRO {config.zero_stage}, {config.precision}, offload {config.offload}"
+        offload = config.offload if config.offload_to == "cpu" else f"{config.offload} to {config.offload_to}"
+        self.description = f"deepspeed, ZeRO {config.zero_stage}, {config.precision}, offload {offload}"
         self._frozen: dict[str, int] | None = None
         settings = deepspeed_config(
             config,
@@ -117,6 +145,31 @@ class DeepSpeedEngine:
                 model=model, optimizer=optimizer, config=settings, dist_init_required=False
             )
 
+    def begin_step(self, micro_batches: int) -> None:
+        """Nothing: ``backward`` says which micro-batch is the last, and nothing is divided by their number."""
+
+    @contextlib.contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        if self.config.zero_stage < 3:
+            yield
+            return
+        # ZeRO-3 fetches and lets go of weights by hooks on every layer, in step with the other ranks. Here each rank
+        # generates as long as its own answers last, so that weights are gathered once, and the hooks are off.
+        offload = self.optimizer.parameter_offload
+        with self.deepspeed.zero.GatheredParameters(list(self.module.parameters())):
+            for parameter in self.module.parameters():
+                parameter.ds_active_sub_modules.clear()  # type: ignore[attr-defined]
+            for hook in (*offload.forward_hooks, *offload.backward_hooks):
+                hook.remove()
+            offload.forward_hooks, offload.backward_hooks = [], []
+            try:
+                yield
+            finally:
+                coordinator = offload.param_coordinator
+                if not coordinator.is_invalid_trace():
+                    coordinator._invalidate_trace()
+                offload._register_deepspeed_module(offload.module)
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self.model.set_gradient_accumulation_boundary(last)
         # DeepSpeed averages over ranks: the sum is the average times their number.
@@ -130,15 +183,16 @@ class DeepSpeedEngine:
         self.model.step()
         if norm is None:
             norm = float(self.model.get_global_grad_norm())
-        if not math.isfinite(norm):
-            raise _not_finite(norm)
+        if not math.isfinite(norm):  # DeepSpeed has left out the update and forgotten the gradient
+            raise not_finite(norm)
         return norm
 
     def _clip(self) -> float:
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if not math.isfinite(norm):
-            raise _not_finite(norm)
+            self.model.zero_grad()
+            raise not_finite(norm)
         if 0 < self.gradient_clip < norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, torch.tensor(norm))
         return norm
@@ -203,10 +257,15 @@ class DeepSpeedEngine:
             self._frozen = checksum(self._frozen_shards())
         return self._frozen
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path, write: Write = torch.save) -> None:
+        # DeepSpeed collects the state and names the files; what writes them is ours. It must not write by itself: on a
+        # full disk one rank would raise, and the others would wait for it.
+        self.model._copy_recovery_script = lambda save_path: None
+        self.model.checkpoint_engine.save = lambda state_dict, path: write(state_dict, Path(path))
         self.model.save_checkpoint(str(folder), tag=_TAG, save_latest=False, exclude_frozen_parameters=True)
         save_rank_state(
             folder,
+            write,
             engine=self.description,
             rank=self.rank,
             world_size=self.world_size,
@@ -217,7 +276,7 @@ class DeepSpeedEngine:
 
     def load_state(self, folder: Path) -> None:
         """See ``Engine``. DeepSpeed's own files are pickles: resume only from folders that you trust."""
-        load_rank_state(
+        saved = load_rank_state(
             folder,
             engine=self.description,
             rank=self.rank,
@@ -225,9 +284,13 @@ class DeepSpeedEngine:
             trainable=self._trainable(),
             frozen=self._frozen_checksums(),
             device=self.device,
+            shards=self.config.zero_stage == 3,
         )
-        # Not strict, because frozen weights are not in the file; load_rank_state has compared both sets of names.
-        path, _ = self.model.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False)
+        if saved != self.world_size and self.config.zero_stage:
+            path = load_universal(self.model, folder / _TAG, rank=self.rank, barrier=self.barrier, device=self.device)
+        else:
+            # Not strict, because frozen weights are not in the file; load_rank_state has compared both sets of names.
+            path, _ = self.model.load_checkpoint(str(folder), tag=_TAG, load_module_strict=False)
         if path is None:
             raise FileNotFoundError(f"{folder / _TAG}: DeepSpeed finds no state there; resume from another step")
         self.barrier()
@@ -240,7 +303,3 @@ class DeepSpeedEngine:
         self.model.destroy()
         if self._alone:
             os.environ.pop("LOCAL_RANK", None)
-
-
-def _not_finite(norm: float) -> FloatingPointError:
-    return FloatingPointError(f"the gradient norm is {norm}; lower the learning rate or look at the last batch")

@@ -62,10 +62,13 @@ def prepare_environment(device: Literal["cpu", "cuda"]) -> None:
         os.environ["PATH"] = os.pathsep.join(filter(None, [programs, os.environ.get("PATH", "")]))
 
 
-def connect(wanted: Literal["auto", "cpu", "cuda"]) -> Ranks:
+def connect(wanted: Literal["auto", "cpu", "cuda"], timeout: timedelta = TIMEOUT) -> Ranks:
     """Join the process group that torchrun describes in the environment, or make one of a single process.
 
     May be called again; the group is joined once. NCCL on CUDA, gloo on CPU.
+
+    Args:
+        timeout: how long a rank waits for the others.
 
     Raises:
         ValueError: no such device, or a launcher that set only a part of the environment.
@@ -87,10 +90,10 @@ def connect(wanted: Literal["auto", "cpu", "cuda"]) -> Ranks:
     if not dist.is_initialized():
         backend = "nccl" if device == "cuda" else "gloo"
         if launched:
-            dist.init_process_group(backend, timeout=TIMEOUT)
+            dist.init_process_group(backend, timeout=timeout)
         else:
             # A store in this process: no port to clash with another training on the machine.
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     chosen = torch.device("cuda", local_rank) if device == "cuda" else torch.device("cpu")
     return Ranks(rank=rank, world_size=world_size, local_rank=local_rank, device=chosen)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from medvlm.train.rank_state import Write
 from medvlm.train.settings.engine import EngineConfig
 
 Weights = Literal["model", "master"]
@@ -34,6 +36,16 @@ class Engine(Protocol):
     world_size: int
     device: torch.device
 
+    def begin_step(self, micro_batches: int) -> None:
+        """Say how many calls of ``backward`` the next step has, where that differs from step to step.
+
+        All ranks must call it with the same number, before the forward pass of the first.
+        """
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, ``module`` holds whole weights and may be called by each rank as it likes, without a gradient: for
+        generation. All ranks must enter it, and leave it, at the same time."""
+
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradient of the scalar ``loss``; ``last`` marks the last micro-batch of the step.
 
@@ -48,8 +60,8 @@ class Engine(Protocol):
 
         Raises:
             ValueError: a group without a learning rate.
-            FloatingPointError: the norm is NaN or infinite; on every rank, before or at the update. Weights must
-                then be taken from the last checkpoint.
+            FloatingPointError: the norm is NaN or infinite; on every rank, without an update. The gradient is
+                forgotten and the next step may follow.
         """
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -68,17 +80,21 @@ class Engine(Protocol):
             RuntimeError: a gathered tensor is not as large as the parameter.
         """
 
-    def save_state(self, folder: Path) -> None:
-        """Write all that an exact resume needs besides frozen weights: trainable weights, optimizer, random state.
+    def save_state(self, folder: Path, write: Write = torch.save) -> None:
+        """Hand over all that an exact resume needs besides frozen weights: trainable weights, optimizer, random state.
 
         All ranks must call it, with the same existing folder.
+
+        Args:
+            write: called with each file's content and path. The content holds tensors that the next step changes. It
+                must not raise: a rank that stopped in the middle would leave the others waiting.
         """
 
     def load_state(self, folder: Path) -> None:
         """Load what ``save_state`` wrote.
 
         Raises:
-            ValueError: another number of ranks, other trainable parameters, or other frozen weights.
+            ValueError: other trainable parameters, or other frozen weights.
         """
 
     def barrier(self) -> None:
@@ -101,7 +117,8 @@ def make_engine(
         model: on any device, with whole weights in fp32; the engine moves (and for bf16 under DeepSpeed, casts) it.
         groups: of ``parameter_groups``; they are copied.
         gradient_clip: instead of ``config.gradient_clip``; 0 does not clip.
-        micro_batches_per_step: calls of ``backward`` before each ``step``; a step may end earlier.
+        micro_batches_per_step: calls of ``backward`` before each ``step``; a step may end earlier, and ``begin_step``
+            may say otherwise.
 
     Raises:
         ModuleNotFoundError: DeepSpeed is asked for and not installed.
@@ -114,6 +131,10 @@ def make_engine(
         from medvlm.train.deepspeed_engine import DeepSpeedEngine
 
         return DeepSpeedEngine(config, model, copies, clip, micro_batches_per_step)
+    if config.kind == "fsdp":
+        from medvlm.train.fsdp_engine import FsdpEngine
+
+        return FsdpEngine(config, model, copies, clip, micro_batches_per_step)
     from medvlm.train.accelerate_engine import AccelerateEngine
 
     return AccelerateEngine(config, model, copies, clip, micro_batches_per_step)

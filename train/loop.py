@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,10 @@ from medvlm.train.agreement import agree
 from medvlm.train.config import Stage
 from medvlm.train.engine import Engine
 from medvlm.train.monitor import Monitor, StepReport
+from medvlm.train.nonfinite import spoiled
 from medvlm.train.objectives.objective import Loss, Objective
 from medvlm.train.optim import learning_rate_at, scaled_learning_rates
-from medvlm.train.states import States
+from medvlm.train.survival import Survival
 from medvlm.train.throughput import Meter
 
 
@@ -29,7 +30,7 @@ def train(
     groups: list[dict[str, Any]],
     stage: Stage,
     loader: Loader,
-    states: States,
+    survival: Survival,
     monitor: Monitor,
     objective: Objective,
     *,
@@ -38,40 +39,52 @@ def train(
 ) -> None:
     """Until ``total`` steps are done.
 
+    A step whose loss or gradient is no number moves nothing; see ``nonfinite.Skipped``.
+
     Args:
         groups: of ``parameter_groups``, which the engine was made with.
         objective: of ``make_objective``.
+
+    Raises:
+        Stopped: a signal asked for an end; the state is saved.
+        NotSaved: the state cannot be saved.
+        FloatingPointError: too many steps are no numbers; names the samples of the last.
     """
     peaks, meter = stage.peak_learning_rates(), monitor.meter
     for step, packs, waited, problem in timed(loader.steps(), start=start, total=total):
         began = time.perf_counter()
         meter.note("data", waited)
+        survival.at(step + 1, "agreeing on the step")
         with meter.phase("ranks"):
-            counts = agree(engine, loader, items(objective, packs), problem)
+            told = agree(engine, loader, [*items(objective, packs), *survival.news()], problem)
+            counts = survival.heard(engine, told)
+        survival.at(step + 1, "forward and backward")
         if objective.prepares:
             with meter.phase("prepare", engine.device):
                 packs = objective.prepare(engine, packs)
                 counts = engine.sum_over_ranks(torch.tensor(items(objective, packs), dtype=torch.float64)).tolist()
-        sums = Sums()
+                engine.begin_step(len(packs))
+        sums = Sums(found=objective.told)
         for number, pack in enumerate(packs):
             last = number == len(packs) - 1
             with meter.phase("to_device"):
                 placed = pack.to(engine.device)
             with meter.phase("compute", engine.device if last else None):
                 loss = objective(engine.model, placed)
-                engine.backward(mean(objective, loss, counts), last=last)
+                engine.backward(spoiled(mean(objective, loss, counts)), last=last)
                 sums.add(pack, loss)
             meter.take(pack)
         factor = learning_rate_at(
             step, schedule=stage.schedule, total_steps=total, warmup_steps=stage.warmup_steps,
             minimum_ratio=stage.min_learning_rate_ratio,
         )  # fmt: skip
+        survival.at(step + 1, "updating")
         try:
             with meter.phase("optimizer", engine.device):
                 norm = engine.step(scaled_learning_rates(groups, factor))
         except FloatingPointError as error:
-            names = sorted({name for pack in packs for name in pack.sample_ids})
-            raise FloatingPointError(f"{error} at step {step} of stage {stage.name!r}; its samples: {names}") from error
+            norm = survival.left_out(engine, step + 1, packs, sums.not_finite, error)
+            sums.left_out = True
         monitor.log(
             sums.report(
                 engine,
@@ -84,9 +97,9 @@ def train(
                 data_wait_s=waited,
             )
         )
-        if step + 1 == total or (stage.save_every and (step + 1) % stage.save_every == 0):
-            with meter.phase("save"):
-                states.save(engine, loader, step + 1)
+        with meter.phase("save"):
+            survival.save(engine, loader, step + 1, last=step + 1 == total)
+        survival.at(step + 2, "reading data")
 
 
 def items(objective: Objective, packs: Sequence[PackedBatch]) -> list[float]:
@@ -115,6 +128,9 @@ class Sums:
     losses: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    found: Mapping[str, float] = field(default_factory=dict)
+    not_finite: list[str] = field(default_factory=list)
+    left_out: bool = False
 
     def add(self, pack: PackedBatch, loss: Loss) -> None:
         """Take in one pack."""
@@ -124,6 +140,8 @@ class Sums:
         self.sizes["visual_tokens_made"] += len(pack.kept)
         self.names = list(loss.auxiliary)
         losses = [float(total.detach().double()) for total in (loss.total, *loss.auxiliary.values())]
+        if not all(map(math.isfinite, losses)):
+            self.not_finite += pack.sample_ids
         self.losses = [a + b for a, b in zip(self.losses, losses, strict=True)] if self.losses else losses
         self.metrics = {name: self.metrics.get(name, 0.0) + value for name, value in loss.metrics.items()}
 
@@ -140,6 +158,9 @@ class Sums:
         losses = [total / count if count else math.nan for total, count in zip(rest, counts, strict=False)]
         means = [value / counts[0] if counts[0] else math.nan for value in rest[len(counts) :]]
         metrics = dict(zip(self.names, losses[1:], strict=True)) | dict(zip(self.metrics, means, strict=True))
+        metrics |= self.found
+        if self.left_out:
+            metrics["left_out"] = 1.0
         return StepReport(
             loss=losses[0], supervised_tokens=int(counts[0]), metrics=metrics, seconds=seconds,
             cost=meter.cost(cost, seconds), **sizes, **known,

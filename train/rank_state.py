@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from medvlm.train.distributed import raise_together
-from medvlm.train.randomness import random_state, restore_random_state
+from medvlm.train.randomness import random_state, restore_random_state, seed_everything
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+Write = Callable[[Any, Path], None]
+"""Takes one file of a state: what is in it, and where it goes."""
 
 
 def checksum(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, int]:
@@ -34,6 +38,7 @@ def _path(folder: Path, rank: int) -> Path:
 
 def save_rank_state(
     folder: Path,
+    write: Write,
     *,
     engine: str,
     rank: int,
@@ -44,6 +49,7 @@ def save_rank_state(
     """Write this rank's file.
 
     Args:
+        write: of ``Engine.save_state``.
         engine: what wrote the rest of the state; a state is loaded by the same.
         trainable: names of the trainable parameters.
         frozen: checksums of the frozen weights that this rank holds; they themselves are not saved.
@@ -55,7 +61,7 @@ def save_rank_state(
         "frozen": frozen,
         "random": random_state(),
     }
-    torch.save(state, _path(folder, rank))
+    write(state, _path(folder, rank))
 
 
 def load_rank_state(
@@ -67,43 +73,86 @@ def load_rank_state(
     trainable: list[str],
     frozen: dict[str, int],
     device: torch.device,
-) -> None:
+    shards: bool = False,
+) -> int:
     """Check that the state belongs to this training and put back the random state; all ranks must call it.
 
+    With another number of processes than the state was saved with there is no random state of each rank to put back:
+    ranks get new streams, which are a function of the saved one.
+
+    Args:
+        shards: each rank holds a part of each frozen weight.
+
+    Returns:
+        The number of processes that saved it.
+
     Raises:
-        RuntimeError: another rank refuses the state.
+        StoppedByOther: another rank refuses the state.
         FileNotFoundError, ValueError: see ``_check``.
     """
     problem: Exception | None = None
-    random: dict[str, Any] = {}
+    state: dict[str, Any] = {}
+    saved = 0
     try:
-        random = _check(
-            _path(folder, rank), engine=engine, rank=rank, world_size=world_size, trainable=trainable, frozen=frozen
-        )
+        state = _load(folder, 0)
+        saved = state["world_size"]
+        if saved == world_size and rank:
+            state = _load(folder, rank)
+    except FileNotFoundError as error:
+        problem = error
+    raise_together(problem, device)
+    try:
+        if saved != world_size and shards:
+            frozen = _sum_over_ranks(frozen, device)
+            state["frozen"] = _sum_over_files(folder, saved)
+        _check(_path(folder, rank), state, engine=engine, trainable=trainable, frozen=frozen)
     except (FileNotFoundError, ValueError) as error:
         problem = error
     raise_together(problem, device)
-    restore_random_state(random)
+    if saved == world_size:
+        restore_random_state(state["random"])
+    else:
+        seed_everything(zlib.crc32(state["random"]["torch"].numpy().tobytes()), rank)
+    return saved
 
 
-def _check(
-    path: Path, *, engine: str, rank: int, world_size: int, trainable: list[str], frozen: dict[str, int]
-) -> dict[str, Any]:
-    """The random state in the file at ``path``.
+def _load(folder: Path, rank: int) -> dict[str, Any]:
+    path = _path(folder, rank)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no saved state of rank {rank}; resume from another saved state")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _sum_over_ranks(frozen: dict[str, int], device: torch.device) -> dict[str, int]:
+    """Checksums of whole weights from those of their shards: sums of integers, modulo 2**64, add up."""
+    names = sorted(frozen)
+    sums = torch.tensor([frozen[name] for name in names], dtype=torch.int64, device=device)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(sums)
+    return dict(zip(names, sums.tolist(), strict=True))
+
+
+def _sum_over_files(folder: Path, count: int) -> dict[str, int]:
+    """The same of the ranks that saved."""
+    total: dict[str, Tensor] = {}
+    for rank in range(count):
+        for name, value in _load(folder, rank)["frozen"].items():
+            total[name] = total.get(name, torch.zeros((), dtype=torch.int64)) + torch.tensor(value, dtype=torch.int64)
+    return {name: int(value) for name, value in total.items()}
+
+
+def _check(path: Path, state: dict[str, Any], *, engine: str, trainable: list[str], frozen: dict[str, int]) -> None:
+    """Refuse what does not belong here.
 
     Raises:
-        FileNotFoundError: this rank saved nothing there.
-        ValueError: another engine, number of ranks, set of trainable parameters, or other frozen weights.
+        ValueError: another engine, set of trainable parameters, or other frozen weights.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no saved state of rank {rank}; resume with the ranks that saved it")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    for name, mine, mend in (
-        ("world_size", world_size, "start as many processes as saved it"),
-        ("engine", engine, "set 'engine' in the configuration as it was"),
-    ):
-        if state[name] != mine:
-            raise ValueError(f"{path}: saved with {name} {state[name]}, this training has {mine}; {mend}")
+    if state["engine"] != engine:
+        raise ValueError(
+            f"{path}: saved with engine {state['engine']}, this training has {engine}; set 'engine' in the "
+            "configuration as it was"
+        )
     differ = sorted(set(state["trainable"]) ^ set(trainable))
     if differ:
         raise ValueError(
@@ -116,4 +165,3 @@ def _check(
                 f"{path}: frozen weights {name!r} are not those that the state was saved with; start from the same "
                 "checkpoint as the interrupted training"
             )
-    return state["random"]

@@ -11,7 +11,9 @@ import argparse
 import json
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,17 +22,25 @@ from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.model.loading import load_processor, save_checkpoint
 from medvlm.train.assemble import first_model
-from medvlm.train.config import Curriculum, dump, fingerprint, load_curriculum
+from medvlm.train.config import Curriculum, Stage, dump, fingerprint, load_curriculum
 from medvlm.train.distributed import Ranks, StoppedByOther, connect, disconnect
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage import run_stage, stage_folder
 from medvlm.train.stage_processor import stage_processors
+from medvlm.train.states import NotSaved
+from medvlm.train.stopping import EXIT_NOT_SAVED, EXIT_STOPPED, Stopped, Stopping
+from medvlm.train.survival import packs_per_step
 
 DONE = "done.json"
 
 
-def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None) -> Path:
+def run_curriculum(
+    curriculum: Curriculum, ranks: Ranks, only: str | None = None, stopping: Stopping | None = None
+) -> Path:
     """Run all stages that are not done, or ``only`` one; each starts from the checkpoint before it.
+
+    Args:
+        stopping: what listens for signals; None: nothing does.
 
     Returns:
         The last checkpoint.
@@ -51,8 +61,7 @@ def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None
         done = folder / DONE
         wanted = only in (None, stage.name)
         if done.is_file():
-            recorded = json.loads(done.read_text(encoding="utf-8"))["fingerprint"]
-            if wanted and recorded != fingerprint(curriculum, stage.name):
+            if wanted and not _same(json.loads(done.read_text(encoding="utf-8")), curriculum, stage, ranks.world_size):
                 raise ValueError(
                     f"stage {stage.name!r} in {folder} was trained with another configuration; choose another "
                     "output_dir, or remove that folder to train it again"
@@ -63,7 +72,7 @@ def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None
                 raise ValueError(
                     f"stage {stage.name!r} starts from {checkpoint}, which is not there; run the stages before it"
                 )
-            result = run_stage(curriculum, stage, checkpoint, ranks)
+            result = run_stage(curriculum, stage, checkpoint, ranks, stopping or Stopping())
             if ranks.rank == 0:
                 record = {
                     "stage": stage.name,
@@ -73,12 +82,22 @@ def run_curriculum(curriculum: Curriculum, ranks: Ranks, only: str | None = None
                     "quarantined": result.quarantined,
                     "minutes": round((time.perf_counter() - began) / 60, 2),
                     "world_size": ranks.world_size,
+                    "packs_per_step": packs_per_step(curriculum, stage),
                 }
                 write_atomic(done, json.dumps(record, indent=1) + "\n")
         checkpoint = folder / "checkpoint"
         if only == stage.name:
             break
     return checkpoint
+
+
+def _same(record: dict[str, Any], curriculum: Curriculum, stage: Stage, world_size: int) -> bool:
+    """Whether a finished stage was trained as it would be now; processes times packs per step is what counts."""
+    had = record.get("packs_per_step", {})
+    then, now = had.get(stage.name, stage.packs_per_step), stage.packs_per_step
+    if then != now and then * record["world_size"] != now * world_size:
+        return False
+    return bool(record["fingerprint"] == fingerprint(curriculum, stage.name, had))
 
 
 def start_checkpoint(curriculum: Curriculum, ranks: Ranks) -> Path:
@@ -108,10 +127,18 @@ def main(arguments: list[str] | None = None) -> int:
         curriculum = load_curriculum(options.config, options.overrides)
         if options.stage is not None:
             curriculum.stage(options.stage)
-        ranks = connect(curriculum.engine.device)
-        checkpoint = run_curriculum(curriculum, ranks, options.stage)
+        # The watchdog, which knows who is behind, comes before the time-out, which does not.
+        ranks = connect(curriculum.engine.device, timedelta(minutes=2 * curriculum.engine.hang_minutes + 2))
+        with Stopping() as stopping:
+            checkpoint = run_curriculum(curriculum, ranks, options.stage, stopping)
         if ranks.rank == 0:
             print(f"done: {checkpoint}")
+    except Stopped as stopped:
+        print(f"medvlm train: {stopped}", file=sys.stderr)
+        return EXIT_STOPPED
+    except NotSaved as error:
+        print(f"medvlm train: {error}", file=sys.stderr)
+        return EXIT_NOT_SAVED
     except (
         BadConfig,
         BadSample,

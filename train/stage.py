@@ -19,6 +19,7 @@ from medvlm.model.loading import Model, Processor, load_checkpoint, save_checkpo
 from medvlm.train.adapter import save_adapter
 from medvlm.train.agreement import together
 from medvlm.train.assemble import component_of, set_trainable
+from medvlm.train.checkpointing import checkpoint_activations
 from medvlm.train.config import Curriculum, Stage, fingerprint
 from medvlm.train.data import prepare_data
 from medvlm.train.devices import peak_of
@@ -28,11 +29,14 @@ from medvlm.train.loop import train
 from medvlm.train.lora import merge_lora
 from medvlm.train.monitor import Monitor
 from medvlm.train.objectives.choice import make_objective
+from medvlm.train.objectives.reinforcement import RolloutPlace
 from medvlm.train.optim import parameter_groups
+from medvlm.train.preflight import preflight
 from medvlm.train.quantize import load_trained
 from medvlm.train.randomness import seed_everything
 from medvlm.train.stage_processor import processor_of_stage
-from medvlm.train.states import States
+from medvlm.train.stopping import Stopping
+from medvlm.train.survival import Survival
 from medvlm.train.throughput import Meter, counter_of
 
 
@@ -52,12 +56,15 @@ def stage_folder(curriculum: Curriculum, name: str) -> Path:
     return Path(curriculum.output_dir) / "stages" / f"{number:02d}-{name}"
 
 
-def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ranks) -> StageResult:
+def run_stage(
+    curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ranks, stopping: Stopping
+) -> StageResult:
     """Train ``stage`` from the checkpoint ``start_from``; resume when it was begun before.
 
     Raises:
         ValueError: ranks differ in configuration or data; a resume of something else.
-        FloatingPointError: the gradient is not finite; names the samples of the step.
+        FloatingPointError: loss or gradient was not finite too often; names the samples of the step.
+        Stopped, NotSaved: see ``loop.train``.
     """
     folder = stage_folder(curriculum, stage.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,15 +74,16 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     seed_everything(seed)
     model, processor = load_checkpoint(start_from)
     trained = set_trainable(model, stage)
-    if curriculum.engine.activation_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    again = checkpoint_activations(model, curriculum.engine.activation_checkpointing)
     processor = processor_of_stage(processor, stage.processor)
-    renderer = renderer_of(curriculum, processor)
+    renderer = renderer_of(curriculum, processor, stage)
     meter = meter_of(curriculum, stage, model, ranks)
     say = Narrator(stage.name, ranks.rank)
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
     if meter.peak is not None:
         say(f"MFU is a share of {meter.peak.flops / 1e12:,.2f} TFLOP/s: {meter.peak.source}")
+    if again:
+        say(f"computes activations again in the backward pass: {', '.join(again)}")
     if model.pads_because:
         say(f"pads the samples of a pack instead of laying them end to end: {model.pads_because}")
     prepare = partial(
@@ -94,22 +102,37 @@ def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ran
     )
     engine = make_engine(curriculum.engine, model.train(), groups, micro_batches_per_step=stage.packs_per_step)
     total = together(partial(data.steps, stage, engine.world_size), ranks.device)
-    states = States(
-        folder=folder / "state",
-        fingerprints={"configuration": fingerprint(curriculum, stage.name), "data": data.fingerprint()},
-        keep=stage.keep_checkpoints,
-    )
+    survival = Survival(
+        curriculum, stage, folder=folder, steps=total, data=data.fingerprint(), rank=ranks.rank,
+        world_size=ranks.world_size, stopping=stopping,
+    )  # fmt: skip
     seed_everything(seed, ranks.rank)
     with closing(engine):
         loader = Loader(
             data.rows, data.plan, renderer, packs_per_step=stage.packs_per_step, rank=engine.rank,
             world_size=engine.world_size, workers=curriculum.data.workers, quarantine=data.quarantine,
         )  # fmt: skip
-        done = states.load(engine, loader)
-        objective = make_objective(stage, engine)
+        done = survival.load(engine, loader)
+        objective = make_objective(
+            stage,
+            engine,
+            processor,
+            RolloutPlace(
+                folder=folder,
+                root=renderer.root,
+                seed=seed,
+                start=done,
+                tokens_per_pack=curriculum.data.tokens_per_pack,
+                patches_per_pack=curriculum.data.patches_per_pack,
+            ),
+        )
+        if curriculum.engine.preflight and done < total:
+            ran = preflight(engine, groups, stage, loader, objective)
+            if ran is not None:
+                say(str(ran))
         monitor = Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done, meter=meter)
-        with monitor:
-            train(engine, groups, stage, loader, states, monitor, objective, start=done, total=total)
+        with monitor, survival:
+            train(engine, groups, stage, loader, survival, monitor, objective, start=done, total=total)
         _, members = next(data.plan.packs(Position()))
         probe = together(partial(loader.load, members), ranks.device)
         save_stage(engine, start_from, stage, folder / "checkpoint", probe)
@@ -177,11 +200,12 @@ def lengths_folder(curriculum: Curriculum) -> Path:
     return Path(curriculum.output_dir) / "lengths"
 
 
-def renderer_of(curriculum: Curriculum, processor: Processor) -> Renderer:
-    """The renderer of a training with ``processor``."""
+def renderer_of(curriculum: Curriculum, processor: Processor, stage: Stage) -> Renderer:
+    """The renderer of ``stage`` with its ``processor``."""
     gib = curriculum.data.cache_gib
     limit = None if gib is None else int(gib * 2**30)
-    return Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum), cache_bytes=limit)
+    room = None if stage.reinforcement is None else stage.reinforcement.max_new_tokens
+    return Renderer(processor, Path(curriculum.data.root), cache_folder(curriculum), cache_bytes=limit, room=room)
 
 
 def describe(trained: dict[str, int]) -> str:

@@ -9,36 +9,68 @@ import time
 
 import pytest
 
-from medvlm.train.checkpoint import MANIFEST, check_checkpoint, latest_checkpoint, save_checkpoint, write_folder
+from medvlm.train.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    begin_folder,
+    changed_file,
+    check_belongs,
+    commit_state,
+    read_state,
+    remove_old,
+    state_folder,
+    state_folders,
+    write_folder,
+)
 
 PRINTS = {"configuration": "aaa", "data": "bbb"}
 
 
-def save(folder, step, *, keep=2, text=None):
-    def write(path):
-        (path / "inner").mkdir()
-        (path / "inner" / "weights.bin").write_bytes((text or f"weights {step}").encode() * 100)
-        (path / "rank.txt").write_text("rank 0")
+def save(folder, step, *, keep=2, keep_every=None, text=None):
+    target = state_folder(folder, step)
+    path = begin_folder(target)
+    (path / "inner").mkdir()
+    (path / "inner" / "weights.bin").write_bytes((text or f"weights {step}").encode() * 100)
+    (path / "rank.txt").write_text("rank 0")
+    commit_state(path, target, step=step, fingerprints=PRINTS, metadata={"cursor": [step, 3]})
+    remove_old(folder, keep, keep_every)
+    return target
 
-    return save_checkpoint(folder, step, write, fingerprints=PRINTS, metadata={"cursor": [step, 3]}, keep=keep)
+
+def newest(folder) -> Checkpoint:
+    found = read_state(state_folders(folder)[0])
+    assert isinstance(found, Checkpoint), found
+    return found
 
 
 def test_the_newest_is_found_with_what_was_saved_beside_it(tmp_path):
-    assert latest_checkpoint(tmp_path / "nothing") is None
+    assert state_folders(tmp_path / "nothing") == []
     save(tmp_path, 9, keep=3)
     save(tmp_path, 10, keep=3)
     save(tmp_path, 100_000_000, keep=3)  # one digit more than the names are padded to
-    found = latest_checkpoint(tmp_path)
-    assert found is not None and found.step == 100_000_000
+    found = newest(tmp_path)
+    assert found.step == 100_000_000
     assert found.metadata == {"cursor": [100_000_000, 3]}
     assert (found.path / "inner" / "weights.bin").read_bytes().startswith(b"weights 100000000")
-    check_checkpoint(found, PRINTS)
+    check_belongs(found, PRINTS)
+    assert changed_file(found) is None
 
 
 def test_only_the_newest_are_kept(tmp_path):
     for step in (5, 10, 15, 20):
         save(tmp_path, step, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000015", "step-00000020"]
+
+
+def test_every_so_many_steps_a_state_stays(tmp_path):
+    for step in (5, 10, 15, 20, 25):
+        save(tmp_path, step, keep=1, keep_every=10)
+        (tmp_path / f"step-{step:08d}.universal").mkdir()
+    save(tmp_path, 30, keep=1, keep_every=10)
+    names = sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".universal")
+    assert names == ["step-00000010", "step-00000020", "step-00000025", "step-00000030"]
+    converted = sorted(p.stem for p in tmp_path.iterdir() if p.suffix == ".universal")
+    assert converted == names[:3], "what was made from a state goes with it"
 
 
 def test_the_same_step_is_replaced_whole(tmp_path):
@@ -48,28 +80,37 @@ def test_the_same_step_is_replaced_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
 
 
-@pytest.mark.parametrize("damage", ["manifest", "missing", "short"])
-def test_an_incomplete_state_is_passed_over_and_said(tmp_path, caplog, damage):
-    save(tmp_path, 5)
+@pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "another manifest", "missing", "short"])
+def test_an_incomplete_state_is_told_with_its_file(tmp_path, damage):
     path = save(tmp_path, 10)
-    target = path / MANIFEST if damage == "manifest" else path / "inner" / "weights.bin"
-    if damage == "short":
-        target.write_bytes(b"x")
-    else:
-        target.unlink()
-    found = latest_checkpoint(tmp_path)
-    assert found is not None and found.step == 5
-    assert str(target if damage != "manifest" else path) in caplog.text
+    file = path / "inner" / "weights.bin"
+    manifest = path / MANIFEST
+    match damage:
+        case "no manifest":
+            manifest.unlink()
+        case "half a manifest":
+            manifest.write_text(manifest.read_text()[:100])
+        case "another manifest":
+            manifest.write_text("{}")
+        case "missing":
+            file.unlink()
+        case "short":
+            file.write_bytes(b"x")
+    said = read_state(path)
+    assert isinstance(said, str)
+    assert str(path if damage == "no manifest" else manifest if "manifest" in damage else file) in said
 
 
-def test_changed_contents_are_refused(tmp_path):
+def test_one_flipped_bit_is_found_by_whoever_reads_that_file(tmp_path):
     path = save(tmp_path, 5)
     file = path / "inner" / "weights.bin"
-    file.write_bytes(file.read_bytes().replace(b"w", b"W", 1))
-    found = latest_checkpoint(tmp_path)
-    assert found is not None  # sizes agree
-    with pytest.raises(ValueError, match=r"weights\.bin has changed since it was written"):
-        check_checkpoint(found, PRINTS)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    found = newest(tmp_path)  # sizes agree
+    expected = f"{file} has changed since it was written"
+    assert changed_file(found) == expected
+    assert [changed_file(found, part=part, parts=2) for part in range(2)] == [expected, None]
 
 
 @pytest.mark.parametrize(
@@ -83,10 +124,8 @@ def test_changed_contents_are_refused(tmp_path):
 )
 def test_another_training_is_refused_by_name(tmp_path, now, named):
     save(tmp_path, 5)
-    found = latest_checkpoint(tmp_path)
-    assert found is not None
     with pytest.raises(ValueError, match=named):
-        check_checkpoint(found, now)
+        check_belongs(newest(tmp_path), now)
 
 
 def test_a_failing_writer_leaves_the_old_folder(tmp_path):
@@ -101,33 +140,20 @@ def test_a_failing_writer_leaves_the_old_folder(tmp_path):
     assert (tmp_path / "model" / "a").read_text() == "1"
 
 
-def test_ranks_write_into_one_folder_and_rank_0_publishes_it(tmp_path):
-    """Two ranks in turn: rank 1's barriers fall where rank 0 is between the same barriers."""
-    target, order = tmp_path / "model", []
-
-    def barrier_of_rank_0():
-        order.append(target.exists())
-        if len(order) == 1:
-            write_folder(target, lambda path: (path / "rank-1").write_text("1"), rank=1)
-
-    write_folder(target, lambda path: (path / "rank-0").write_text("0"), barrier=barrier_of_rank_0)
-    assert order == [False, False, True]
-    assert sorted(p.name for p in target.iterdir()) == ["rank-0", "rank-1"]
-
-
 WRITER = """
 import sys
 from pathlib import Path
-from medvlm.train.checkpoint import save_checkpoint
-
-def write(path):
-    for number in range(40):
-        (path / f"part-{number}").write_bytes(bytes(200_000))
+from medvlm.train.checkpoint import begin_folder, commit_state, remove_old, state_folder
 
 step = 0
 while True:
     step += 1
-    save_checkpoint(Path(sys.argv[1]), step, write, fingerprints={}, metadata={}, keep=1)
+    target = state_folder(Path(sys.argv[1]), step)
+    path = begin_folder(target)
+    for number in range(40):
+        (path / f"part-{number}").write_bytes(bytes(200_000))
+    commit_state(path, target, step=step, fingerprints={}, metadata={})
+    remove_old(Path(sys.argv[1]), 1)
     print(step, flush=True)
 """
 
@@ -150,7 +176,5 @@ def test_kill_9_while_saving_never_shows_half_a_state(tmp_path):
             files = json.loads((path / MANIFEST).read_text())["files"]
             assert len(files) == 40
             assert all((path / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-        found = latest_checkpoint(folder)
-        assert found is not None
-        check_checkpoint(found, {})
+        assert changed_file(newest(folder)) is None
     assert seen_unfinished, "no kill fell into a save: the test proved nothing"
