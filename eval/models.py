@@ -180,7 +180,7 @@ class CheckpointModel:
             visuals=[list(request.visuals) for request in requests],
             add_generation_prompt=True,
         ).to(self.device)
-        tokenizer, ends = self.processor.tokenizer, sorted(self._end_ids())
+        tokenizer, ends = self.processor.tokenizer, sorted(end_ids(self.model, self.processor))
         with torch.inference_mode():
             ids = self.model.generate(
                 **inputs,
@@ -194,12 +194,14 @@ class CheckpointModel:
         return [self._decode(row) for row in written]
 
     def _decode(self, written: list[int]) -> Response:
-        ends = self._end_ids()
+        ends = end_ids(self.model, self.processor)
         stop = next((place for place, token in enumerate(written) if token in ends), None)
         text = self.processor.tokenizer.decode(written[:stop], skip_special_tokens=True).strip()
         return Response(text=text, finish_reason="length" if stop is None else "stop")
 
-    def _end_ids(self) -> set[int]:
-        stated = self.model.generation_config.eos_token_id
-        listed = stated if isinstance(stated, list | tuple) else [] if stated is None else [stated]
-        return {*map(int, listed), *self.processor.end_ids}
+
+def end_ids(model: Any, processor: Any) -> set[int]:
+    """Ids at which an answer ends: what the processor's template writes, and what the checkpoint says besides."""
+    stated = model.generation_config.eos_token_id
+    listed = stated if isinstance(stated, list | tuple) else [] if stated is None else [stated]
+    return {*map(int, listed), *processor.end_ids}

@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from medvlm.data_recipes.phantoms.write import write_phantoms
 from medvlm.eval import pairs
-from medvlm.eval.models import CheckpointModel
+from medvlm.eval.models import CheckpointModel, end_ids
 from medvlm.model import load_checkpoint
 from medvlm.scripts import chat
 from medvlm.train import plan, run
@@ -110,7 +110,7 @@ def test_evaluation_chat_and_pairs_take_it_as_they_take_ours(trained, phantoms, 
     scan = next(iter(sorted(phantoms.rglob("*.nii.gz"))))
     assert chat.main(["--model", str(last), str(scan), "--question", "Which side?", "--max-new-tokens", "3"]) == 0
     answerer = CheckpointModel(last, device="cpu", batch_size=2)
-    assert answerer.name == str(last) and answerer._end_ids() >= set(answerer.processor.end_ids)
+    assert answerer.name == str(last) and end_ids(answerer.model, answerer.processor) >= answerer.processor.end_ids
 
 
 def test_a_plan_counts_tokens_without_weights(trained, capsys):
