@@ -214,8 +214,10 @@ class _Parser:
             if raw is None and type(None) in arguments:
                 return None
             kinds = [a for a in arguments if a is not type(None)]
-            if len(kinds) > 1:  # a mapping, or something else
-                kinds = [a for a in kinds if (get_origin(a) is dict) == isinstance(raw, Mapping)]
+            if len(kinds) > 1:  # a mapping, a list, or something else
+                shape = dict if isinstance(raw, Mapping) else tuple if isinstance(raw, list) else None
+                fits = [a for a in kinds if (get_origin(a) if get_origin(a) in (dict, tuple) else None) is shape]
+                kinds = fits or kinds[:1]
             (inner,) = kinds
             return self.value(inner, raw, path)
         if origin is Literal:

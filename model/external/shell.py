@@ -115,10 +115,6 @@ class ExternalVLM(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.model.get_output_embeddings()
 
-    def gradient_checkpointing_enable(self, **options: Any) -> None:
-        """As the library's."""
-        self.model.gradient_checkpointing_enable(**options)
-
     def encode_pack(self, batch: PackedBatch) -> Encoded:
         """``features`` of ``batch``, for passes that share them.
 
