@@ -23,13 +23,14 @@ worker = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(worker)
 
 DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
-QUICK: list[dict] = [{"kind": "accelerate"}]
-SLOW: list[dict] = [{"kind": "accelerate", "precision": "bf16"}]
+QUICK: list[dict] = [{"kind": "accelerate"}, {"kind": "fsdp"}]
+SLOW: list[dict] = [{"kind": "accelerate", "precision": "bf16"}, {"kind": "fsdp", "precision": "bf16"}]
 if DEEPSPEED:
     QUICK += [{"kind": "deepspeed", "zero_stage": stage} for stage in range(4)]
     QUICK += [{"kind": "deepspeed", "zero_stage": 2, "precision": "bf16"}]
     SLOW += [{"kind": "deepspeed", "zero_stage": stage, "precision": "bf16"} for stage in (1, 3)]
-    SLOW += [{"kind": "deepspeed", "zero_stage": 2, "offload": True}]
+    SLOW += [{"kind": "deepspeed", "zero_stage": 2, "offload": "optimizer"}]
+    SLOW += [{"kind": "deepspeed", "zero_stage": 3, "offload": "all"}]
 
 # The largest relative differences seen: 1.4e-7 (losses), 3.0e-7 (norms); the order of summation in fp32.
 FP32, BF16 = 1e-6, 1e-2
@@ -147,7 +148,7 @@ def test_resume_is_exact_and_refuses_other_frozen_weights(two_ranks, config):
 
 @every_engine
 def test_the_engine_that_was_asked_for_ran(two_ranks, config):
-    kinds = {"deepspeed": "DeepSpeedEngine", "accelerate": "AccelerateEngine"}
+    kinds = {"deepspeed": "DeepSpeedEngine", "accelerate": "AccelerateEngine", "fsdp": "FsdpEngine"}
     assert [row["kind"] for row in two_ranks(config)[0]] == [kinds[config["kind"]]] * 2
 
 

@@ -30,13 +30,14 @@ _spec.loader.exec_module(worker)
 
 DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
 ZERO = {f"ZeRO {stage}": {"kind": "deepspeed", "zero_stage": stage} for stage in range(4)} if DEEPSPEED else {}
-ENGINES = {"accelerate": {"kind": "accelerate"}, **ZERO}
+ENGINES = {"accelerate": {"kind": "accelerate"}, "FSDP": {"kind": "fsdp"}, **ZERO}
 QUICK = [
     (variant, engine)
     for variant in ("vision frozen", "lora", "preference", "preference over the step")
     for engine in ("accelerate", "ZeRO 2")
     if engine in ENGINES
 ]
+QUICK += [("lora", "FSDP")]
 QUICK += [("vision frozen", "ZeRO 3")] if DEEPSPEED else []
 SLOW = [(variant, engine) for variant in worker.VARIANTS for engine in ENGINES if (variant, engine) not in QUICK]
 
