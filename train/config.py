@@ -328,11 +328,11 @@ class Curriculum:
         check_range("seed", self.seed, 0, 2**32 - 1)
         for stage in self.stages:
             self._check_evaluated(stage)
-            if stage.lora is not None and stage.lora.quantize is not None and self.engine.zero_stage == 3:
+            if stage.lora is not None and stage.lora.quantize is not None and self.engine.divides_weights:
                 refuse(
-                    f"stage {stage.name!r} quantises frozen weights, and ZeRO-3 partitions them: it would cut 4-bit "
-                    "weights from the scales that they need",
-                    "use zero_stage: 2 (frozen 4-bit weights are small), or lora.quantize: null",
+                    f"stage {stage.name!r} quantises frozen weights, and {self.engine.divides_weights} partitions "
+                    "them: it would cut 4-bit weights from the scales that they need",
+                    "use kind: deepspeed and zero_stage: 2 (frozen 4-bit weights are small), or lora.quantize: null",
                 )
 
     def _check_evaluated(self, stage: Stage) -> None:
@@ -344,11 +344,12 @@ class Curriculum:
                 "say what is asked (`evaluation: {manifests: [questions.jsonl], samples_per_manifest: 50}`), or remove "
                 "evaluate_every",
             )
-        if self.engine.zero_stage == 3:
+        if self.engine.divides_weights:
             refuse(
-                f"stage {stage.name!r} has evaluate_every under ZeRO-3, whose processes each hold a part of the "
-                "weights: they would have to write every answer together",
-                "use zero_stage: 2, or remove evaluate_every and ask the checkpoint of the stage (medvlm eval)",
+                f"stage {stage.name!r} has evaluate_every under {self.engine.divides_weights}, whose processes each "
+                "hold a part of the weights: they would have to write every answer together",
+                "use kind: deepspeed and zero_stage: 2, or remove evaluate_every and ask the checkpoint of the stage "
+                "(medvlm eval)",
             )
 
     def stage(self, name: str) -> Stage:

@@ -74,6 +74,11 @@ class EngineConfig:
             )
         self._check_offload()
 
+    @property
+    def divides_weights(self) -> str:
+        """What leaves each process with a part of the weights only: "ZeRO-3", "FSDP", or ""."""
+        return "FSDP" if self.kind == "fsdp" else "ZeRO-3" if self.zero_stage == 3 else ""
+
     def _check_offload(self) -> None:
         if self.offload and self.zero_stage == 0:
             refuse("offload needs ZeRO", "use zero_stage: 1, 2 or 3, or offload: none")
