@@ -12,7 +12,9 @@ import torch
 
 from medvlm.data_recipes.manifest import write_atomic
 
-GB = 10**9
+GIB = 2**30
+USABLE = 0.95
+"""Of the memory that a card is sold with, which is counted in GiB: some goes to error correction and the driver."""
 PEAK_FILE = "peak.json"
 
 
@@ -25,7 +27,7 @@ class Accelerator:
         pattern: regular expression for what the driver calls it; the first of the table that matches counts.
         bf16_flops: dense bf16 multiply-adds with fp32 sums, in floating-point operations a second. Vendors often print
             twice as much, for matrices of which half is zero.
-        memory_bytes: of the card.
+        memory_bytes: of the card, that a process can have.
         bandwidth: of that memory, bytes a second.
         source: where the figures stand.
     """
@@ -42,35 +44,35 @@ def _card(
     name: str, pattern: str, teraflops: float, gigabytes: float, terabytes_per_s: float, source: str
 ) -> Accelerator:
     return Accelerator(
-        name=name, pattern=pattern, bf16_flops=teraflops * 1e12, memory_bytes=gigabytes * GB,
+        name=name, pattern=pattern, bf16_flops=teraflops * 1e12, memory_bytes=gigabytes * GIB * USABLE,
         bandwidth=terabytes_per_s * 1e12, source=source,
     )  # fmt: skip
 
 
 ACCELERATORS: tuple[Accelerator, ...] = (
-    _card("b200-180gb", r"\bB200\b", 2250, 180, 7.7, "NVIDIA HGX B200 data sheet, half of the sparse figure"),
-    _card("h200-141gb", r"\bH200(?! NVL)\b", 989.4, 141, 4.8, "NVIDIA H200 data sheet (SXM), half of the sparse figure"),
-    _card("h200-nvl-141gb", r"\bH200 NVL\b", 835.5, 141, 4.8, "NVIDIA H200 data sheet (NVL), half of the sparse figure"),
-    _card("h100-nvl-94gb", r"\bH100 NVL\b", 835.5, 94, 3.9, "NVIDIA H100 NVL data sheet, half of the sparse figure"),
-    _card("h100-pcie-80gb", r"\bH100 PCIe\b", 756.5, 80, 2.0, "NVIDIA H100 PCIe data sheet, half of the sparse figure"),
-    _card("h100-80gb", r"\bH[18]00\b.*(HBM3|SXM)", 989.4, 80, 3.35, "NVIDIA H100 data sheet (SXM), half of the sparse figure"),
-    _card("h20-96gb", r"\bH20\b", 148, 96, 4.0, "NVIDIA H20 data sheet"),
-    _card("a100-80gb", r"\bA[18]00\b.*80GB", 312, 80, 2.039, "NVIDIA A100 80GB data sheet (SXM; PCIe: 1.935 TB/s)"),
-    _card("a100-40gb", r"\bA100\b.*40GB", 312, 40, 1.555, "NVIDIA A100 40GB data sheet"),
-    _card("l40s-48gb", r"\bL40S\b", 362.05, 48, 0.864, "NVIDIA L40S data sheet"),
-    _card("l40-48gb", r"\bL40\b", 181.05, 48, 0.864, "NVIDIA L40 data sheet"),
-    _card("l4-24gb", r"\bL4\b", 121, 24, 0.3, "NVIDIA L4 data sheet, half of the sparse figure"),
-    _card("a40-48gb", r"\bA40\b", 149.7, 48, 0.696, "NVIDIA A40 data sheet"),
-    _card("a30-24gb", r"\bA30\b", 165, 24, 0.933, "NVIDIA A30 data sheet"),
+    _card("b200-180gb", r"\bB200\b", 2250, 180, 7.7, "NVIDIA HGX B200 sheet, half of sparse"),
+    _card("h200-141gb", r"\bH200(?! NVL)\b", 989.4, 141, 4.8, "NVIDIA H200 sheet (SXM), half of sparse"),
+    _card("h200-nvl-141gb", r"\bH200 NVL\b", 835.5, 141, 4.8, "NVIDIA H200 sheet (NVL), half of sparse"),
+    _card("h100-nvl-94gb", r"\bH100 NVL\b", 835.5, 94, 3.9, "NVIDIA H100 NVL sheet, half of sparse"),
+    _card("h100-pcie-80gb", r"\bH100 PCIe\b", 756.5, 80, 2.0, "NVIDIA H100 PCIe sheet, half of sparse"),
+    _card("h100-80gb", r"\bH[18]00\b.*(HBM3|SXM)", 989.4, 80, 3.35, "NVIDIA H100 sheet (SXM), half of sparse"),
+    _card("h20-96gb", r"\bH20\b", 148, 96, 4.0, "NVIDIA H20 sheet"),
+    _card("a100-80gb", r"\bA[18]00\b.*80GB", 312, 80, 2.039, "NVIDIA A100 80GB sheet (SXM; PCIe: 1.935 TB/s)"),
+    _card("a100-40gb", r"\bA100\b.*40GB", 312, 40, 1.555, "NVIDIA A100 40GB sheet"),
+    _card("l40s-48gb", r"\bL40S\b", 362.05, 48, 0.864, "NVIDIA L40S sheet"),
+    _card("l40-48gb", r"\bL40\b", 181.05, 48, 0.864, "NVIDIA L40 sheet"),
+    _card("l4-24gb", r"\bL4\b", 121, 24, 0.3, "NVIDIA L4 sheet, half of sparse"),
+    _card("a40-48gb", r"\bA40\b", 149.7, 48, 0.696, "NVIDIA A40 sheet"),
+    _card("a30-24gb", r"\bA30\b", 165, 24, 0.933, "NVIDIA A30 sheet"),
     _card("a10g-24gb", r"\bA10G\b", 70, 24, 0.6, "AWS G5 instances"),
-    _card("a10-24gb", r"\bA10\b", 125, 24, 0.6, "NVIDIA A10 data sheet"),
-    _card("rtx-6000-ada-48gb", r"RTX 6000 Ada", 364.2, 48, 0.96, "NVIDIA RTX 6000 Ada data sheet, from its FP8 figure"),
+    _card("a10-24gb", r"\bA10\b", 125, 24, 0.6, "NVIDIA A10 sheet"),
+    _card("rtx-6000-ada-48gb", r"RTX 6000 Ada", 364.2, 48, 0.96, "NVIDIA RTX 6000 Ada sheet, from its FP8 figure"),
     _card("rtx-a6000-48gb", r"RTX A6000", 154.8, 48, 0.768, "NVIDIA GA102 white paper"),
     _card("rtx-5090-32gb", r"RTX 5090", 209.5, 32, 1.792, "NVIDIA RTX Blackwell white paper, fp32 sums"),
     _card("rtx-4090-24gb", r"RTX 4090", 165.2, 24, 1.008, "NVIDIA Ada white paper, fp32 sums"),
     _card("rtx-3090-24gb", r"RTX 3090", 71, 24, 0.936, "NVIDIA GA102 white paper, fp32 sums"),
-    _card("mi300x-192gb", r"MI300X", 1307.4, 192, 5.3, "AMD Instinct MI300X data sheet"),
-    _card("mi250x-128gb", r"MI250X", 383, 128, 3.2, "AMD Instinct MI250X data sheet; one card of two dies"),
+    _card("mi300x-192gb", r"MI300X", 1307.4, 192, 5.3, "AMD Instinct MI300X sheet"),
+    _card("mi250x-128gb", r"MI250X", 383, 128, 3.2, "AMD Instinct MI250X sheet; one card of two dies"),
 )  # fmt: skip
 """From memory of the vendors' data sheets; a wrong figure moves MFU and the hours of a plan, never a weight."""
 
@@ -112,6 +114,9 @@ class Peak:
 
     flops: float
     source: str
+
+    def __str__(self) -> str:
+        return f"{self.flops / 1e12:,.3g} TFLOP/s: {self.source}"
 
 
 def peak_of(device: torch.device, dtype: torch.dtype, folder: Path | None = None) -> Peak:

@@ -1,241 +1,253 @@
-"""What a training would do, without training: parameters, tokens, steps, memory, and the first sample.
+"""What a training would do, without training: parameters, tokens, steps, memory, hours, and the first sample.
 
-python -m medvlm.train.plan configs/quickstart.yaml
+    python -m medvlm.train.plan configs/quickstart.yaml
+    python -m medvlm.train.plan my.yaml --processes 8 --gpu h100-80gb --mfu 0.4 --price 2.5
+    python -m medvlm.train.plan my.yaml --json > plan.json
+
+Exit codes: 0 planned, warnings or not; 2 refused: the training would fail, teach the wrong thing, or not fit the GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import contextlib
+import json
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from transformers import PretrainedConfig
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.loader import sample_of
 from medvlm.data_recipes.pack_plan import Position
-from medvlm.data_recipes.packing import Length
 from medvlm.data_recipes.typed_yaml import BadConfig
-from medvlm.model.loading import Model, Processor, empty_model
-from medvlm.model.processing import Rendered
-from medvlm.train.assemble import first_config, first_processor, parameters, set_trainable
-from medvlm.train.config import Curriculum, EngineConfig, Stage, load_curriculum
-from medvlm.train.data import StageData, prepare_data
-from medvlm.train.stage import lengths_folder, renderer_of
+from medvlm.model.loading import Processor, empty_model
+from medvlm.train.assemble import first_config, first_processor, parameters
+from medvlm.train.config import Curriculum, load_curriculum
+from medvlm.train.devices import ACCELERATORS, named
+from medvlm.train.plan_checks import Finding, check_evaluation, check_freezing
+from medvlm.train.plan_stage import Hardware, StagePlan, plan_stage
+from medvlm.train.plan_view import as_the_model_sees_it
+from medvlm.train.stage import renderer_of
 from medvlm.train.stage_processor import stage_processors
-
-GIB = 2**30
+from medvlm.train.trackers import check_trackers
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagePlan:
-    """What one stage will do.
+class Plan:
+    """A whole training."""
 
-    Attributes:
-        trained: component (or "lora") -> parameters that get a gradient.
-        samples: usable ones of each source, of those that a round draws.
-        tokens: over the whole stage and all processes; ``supervised`` of them carry loss.
-        kept: share of the visual tokens that the decoder sees; 1 without reduction.
-        packs: of one round of the mixture; ``waste`` is the share of the token budget that they leave empty.
-        memory_gib: of one process, estimated.
-    """
+    curriculum: Curriculum
+    hardware: Hardware
+    sizes: dict[str, int]
+    stages: list[StagePlan]
+    processors: dict[str, Processor]
+    findings: list[Finding]
 
-    stage: Stage
-    data: StageData
-    trained: dict[str, int]
-    samples: dict[str, int]
-    steps: int
-    tokens: int
-    supervised: int
-    patches: int
-    kept: float
-    packs: int
-    waste: float
-    memory_gib: dict[str, float]
+    @property
+    def refused(self) -> bool:
+        return any(finding.level == "refusal" for finding in self.findings)
 
 
-def plan_stage(
-    curriculum: Curriculum, stage: Stage, config: PretrainedConfig, processor: Processor, world_size: int
-) -> StagePlan:
-    """Measure the data of ``stage`` and count what it would take."""
-    model = empty_model(config)
-    trained = set_trainable(model, stage)
-    seed = curriculum.seed * 1000 + curriculum.stages.index(stage)
-    data = prepare_data(
-        stage, curriculum.data, renderer_of(curriculum, processor), seed=seed,
-        # A plan makes no run folder; in one that is there it finds what was measured, and adds to it.
-        lengths_folder=lengths_folder(curriculum) if Path(curriculum.output_dir).is_dir() else None,
-    )  # fmt: skip
-    packs = list(data.plan.round(0))
-    lengths = [list(data.plan.lengths.of(pack).values()) for pack in packs]
-    drawn = np.unique([index for pack in packs for index in pack])
-    ends = np.cumsum([len(source) for source in data.rows.sources])
-    counts = np.diff(np.searchsorted(drawn, ends), prepend=0)
-    samples = {source.manifest: int(n) for source, n in zip(stage.mixture, counts, strict=True)}
-    steps = data.steps(stage, world_size)
-    share = steps * world_size * stage.packs_per_step / len(packs)
-    round_tokens = sum(length.tokens for pack in lengths for length in pack)
-    return StagePlan(
-        stage=stage,
-        data=data,
-        trained=trained,
-        samples=samples,
-        steps=steps,
-        tokens=round(share * round_tokens),
-        supervised=round(share * sum(length.supervised for pack in lengths for length in pack)),
-        patches=round(share * sum(length.patches for pack in lengths for length in pack)),
-        kept=visual_tokens_kept(length for pack in lengths for length in pack),
-        packs=len(packs),
-        waste=1 - round_tokens / (len(packs) * curriculum.data.tokens_per_pack),
-        memory_gib=estimate_memory(model, curriculum, world_size),
-    )
-
-
-def visual_tokens_kept(lengths: Iterable[Length]) -> float:
-    """Share of the visual tokens of ``lengths`` that the decoder sees; 1 when there are none."""
-    counts = [(length.visual_tokens, length.visual_tokens_made) for length in lengths]
-    made = sum(number for _, number in counts)
-    return sum(number for number, _ in counts) / made if made else 1.0
-
-
-def estimate_memory(model: Model, curriculum: Curriculum, world_size: int) -> dict[str, float]:
-    """GiB of one process: weights, gradients, optimizer, activations.
-
-    ZeRO divides the optimizer (stage 1), gradients (2) and weights (3) by the number of processes (Rajbhandari et al.
-    2020, arXiv:1910.02054, section 3). Activations: per token and layer 34 hidden-sized numbers of 2 bytes (Korthikanti
-    et al. 2022, arXiv:2205.05198, equation 1 without the attention square), doubled in fp32, for a full pack; with
-    activation checkpointing one layer and the borders of all. An estimate: allocators add to it.
-    """
-    engine: EngineConfig = curriculum.engine
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    half = engine.precision == "bf16" and engine.kind == "deepspeed"
-    zero = engine.zero_stage if engine.kind == "deepspeed" else 0
-    weights = total * (2 if half else 4) / (world_size if zero == 3 else 1)
-    gradients = trained * (2 if half else 4) / (world_size if zero >= 2 else 1)
-    optimizer = trained * (12 if half else 8) / (world_size if zero >= 1 else 1)
-    sizes = model.sizes()
-    width = 2 if engine.precision == "bf16" else 4
-
-    def activations(count: int, hidden: int, layers: int) -> float:
-        per_layer = 34 * hidden * width / 2
-        if engine.activation_checkpointing:
-            return count * (per_layer + layers * hidden * width)
-        return count * layers * per_layer
-
-    held = activations(curriculum.data.tokens_per_pack, *sizes["text"])
-    held += activations(curriculum.data.patches_per_pack, *sizes["vision"])
-    parts = {"weights": weights, "gradients": gradients, "optimizer": optimizer, "activations": held}
-    parts["total"] = sum(parts.values())
-    return {name: size / GIB for name, size in parts.items()}
-
-
-def as_the_model_sees_it(rendered: Rendered, processor: Processor) -> str:
-    """The tokens as text, with rich markup: what carries loss in green, a visual as one bracket with its grid."""
-    pieces: list[str] = []
-    visuals = iter(rendered.visuals)
-    tokens, supervised = rendered.tokens.tolist(), rendered.supervised.tolist()
-    start = rest = 0
-    while start < len(tokens):
-        visual = tokens[start] == processor.visual_token_id
-        if visual and rest:
-            # A volume shown as slices has text between them.
-            start, rest = start + 1, rest - 1
-            continue
-        if visual:
-            shown = next(visuals)
-            stop, rest = start + 1, shown.tokens - 1
-            spacing = ", ".join("unknown" if math.isnan(s) else f"{s:.2f}" for s in shown.spacing)
-            grid = " x ".join(str(g) for g in shown.grid)
-            pieces.append(
-                f"[cyan]⟦{('image', 'volume', 'video')[shown.axis_kind]}: {grid} patches, spacing {spacing}, "
-                f"{shown.tokens} tokens{'' if shown.kept.all() else f' of {len(shown.kept)}'}⟧[/cyan]"
-            )
-        else:
-            stop = start
-            while (
-                stop < len(tokens)
-                and tokens[stop] != processor.visual_token_id
-                and supervised[stop] == supervised[start]
-            ):
-                stop += 1
-            text = escape(str(processor.tokenizer.decode(tokens[start:stop])))
-            pieces.append(f"[green]{text}[/green]" if supervised[start] else text)
-        start = stop
-    return "".join(pieces)
-
-
-def show(curriculum: Curriculum, world_size: int, console: Console) -> list[StagePlan]:
-    """Plan every stage and print it."""
+def make_plan(curriculum: Curriculum, hardware: Hardware, console: Console) -> Plan:
+    """Plan every stage."""
+    # What the configuration alone tells comes first: samples take longer to measure.
+    findings = check_freezing(curriculum) + check_evaluation(curriculum)
+    check_trackers(curriculum.tracking)
     processor = first_processor(curriculum)
     processors = stage_processors(processor, curriculum.stages)
     config = first_config(curriculum, processor)
-    sizes = parameters(empty_model(config))
-    table = Table("component", "parameters", title=f"{curriculum.name}: model")
-    for name, count in sizes.items():
-        table.add_row(name, f"{count:,}")
-    table.add_row("total", f"{sum(sizes.values()):,}")
-    console.print(table)
-    plans = []
-    with console.status("measuring samples"):
+    stages = []
+    with console.status("measuring samples") if console.is_terminal else contextlib.nullcontext():
         for stage in curriculum.stages:
-            plans.append(plan_stage(curriculum, stage, config, processors[stage.name], world_size))
-    for plan in plans:
-        show_stage(plan, curriculum, world_size, console)
-    for plan in plans:
-        for bad in plan.data.quarantine.refused[:3]:
-            console.print(f"[red]quarantined[/red] ({plan.stage.name}) {escape(str(bad))}")
-    first = plans[0].data
-    _, members = next(first.plan.packs(Position()))
-    sample = sample_of(first.rows, min(members))
-    renderer = renderer_of(curriculum, processors[plans[0].stage.name])
-    console.print(f"\nfirst sample of {plans[0].stage.name!r}, {sample.sample_id}; what carries loss is green:")
-    for side in renderer.sides(sample):
+            stages.append(plan_stage(curriculum, stage, config, processors[stage.name], hardware))
+    findings += [finding for plan in stages for finding in plan.findings]
+    return Plan(
+        curriculum=curriculum, hardware=hardware, sizes=parameters(empty_model(config)), stages=stages,
+        processors=processors, findings=findings,
+    )  # fmt: skip
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print ``plan``."""
+    table = Table("component", "parameters", title=f"{plan.curriculum.name}: model")
+    for name, count in plan.sizes.items():
+        table.add_row(name, f"{count:,}")
+    table.add_row("total", f"{sum(plan.sizes.values()):,}")
+    console.print(table)
+    for stage in plan.stages:
+        show_stage(stage, plan.curriculum, plan.hardware, console)
+    show_total(plan, console)
+    for stage in plan.stages:
+        for bad in stage.data.quarantine.refused[:3]:
+            console.print(f"[red]quarantined[/red] ({stage.stage.name}) {escape(str(bad))}")
+    for finding in plan.findings:
+        colour = "red" if finding.level == "refusal" else "yellow"
+        console.print(f"[{colour}]{finding.level}[/{colour}] {escape(str(finding))}", highlight=False)
+    first = plan.stages[0]
+    _, members = next(first.data.plan.packs(Position()))
+    sample = sample_of(first.data.rows, min(members))
+    processor = plan.processors[first.stage.name]
+    console.print(f"\nfirst sample of {first.stage.name!r}, {sample.sample_id}; what carries loss is green:")
+    for side in renderer_of(plan.curriculum, processor, first.stage).sides(sample):
         console.print(as_the_model_sees_it(side, processor))
-    return plans
 
 
-def show_stage(plan: StagePlan, curriculum: Curriculum, world_size: int, console: Console) -> None:
+def show_stage(plan: StagePlan, curriculum: Curriculum, hardware: Hardware, console: Console) -> None:
     """A block of a few lines on one stage."""
-    stage, engine, data = plan.stage, curriculum.engine, curriculum.data
+    stage, engine, data, memory = plan.stage, curriculum.engine, curriculum.data, plan.memory
     zero = f" ZeRO {engine.zero_stage}" if engine.kind == "deepspeed" else ""
-    per_step = world_size * stage.packs_per_step
-    memory = ", ".join(f"{name} {size:.2f}" for name, size in plan.memory_gib.items() if name != "total")
+    per_step = hardware.processes * stage.packs_per_step
+    parts = ", ".join(f"{name} {size:.3g}" for name, size in memory.parts.items())
+    host = f", and {memory.host:.3g} GiB of host memory" if memory.host else ""
     sources = ", ".join(f"{name} {count:,}" for name, count in plan.samples.items())
-    console.print(f"\n[bold]{stage.name}[/bold] ({stage.objective}): {plan.steps:,} steps", highlight=False)
-    for label, text in (
+    looked, missing = plan.files.looked_for, len(plan.files.missing)
+    lines = [
         ("trains", ", ".join(f"{name} {count:,}" for name, count in plan.trained.items()) + "; the rest is frozen"),
         ("samples", f"{sources}; {len(plan.data.quarantine):,} quarantined"),
+        ("files", f"{looked:,} of the visuals looked for, {missing:,} missing" if looked else "no visual to look for"),
         ("packs", f"{plan.packs:,} a round of at most {data.tokens_per_pack:,} tokens, {plan.waste:.1%} empty"),
-        ("step", f"{per_step} packs ({world_size} processes x {stage.packs_per_step}), {engine.kind}{zero}"),
+        ("largest", f"{plan.largest[0]:,} tokens; {plan.largest[1]:,} patches: such packs run first, before step 1"),
+        ("step", f"{per_step} packs ({hardware.processes} processes x {stage.packs_per_step}), {engine.kind}{zero}"),
         ("tokens", f"{plan.tokens:,}, {plan.supervised:,} of them with loss, and {plan.patches:,} patches"),
         ("visuals", f"{plan.kept:.0%} of the tokens of images, volumes and clips are kept"),
-        ("memory", f"about {plan.memory_gib['total']:.2f} GiB a process: {memory}"),
-    ):
-        console.print(f"  {label:<8} {text}", highlight=False)
+        (
+            "loss",
+            f"on {plan.masks.supervised:.1%} of the tokens of {plan.masks.samples} samples that were rendered, "
+            f"{'with' if not plan.masks.endless else 'WITHOUT'} the end of the turn",
+        ),
+        ("memory", f"about {memory.total:.3g} GiB a process: {parts}{host}"),
+    ]
+    if hardware.gpu is not None:
+        fits = memory.fits(hardware.gpu)
+        has = hardware.gpu.memory_bytes / 2**30
+        verdict = f"{memory.needed():.1f} of {has:.1f} GiB: {'fits' if fits else 'does not fit'}"
+        lines.append(("gpu", f"{hardware.gpu.name}, {verdict}"))
+        lines += [("", f"would fit with {change}") for change in plan.would_fit]
+    if plan.operations is not None:
+        spent = f"{plan.operations:.3g} floating-point operations"
+        if plan.time is not None:
+            spent += f": {hours(plan.time.hours)} at {plan.time.assumed_mfu:.0%} MFU"
+        lines.append(("compute", spent))
+    console.print(f"\n[bold]{stage.name}[/bold] ({stage.objective}): {plan.steps:,} steps", highlight=False)
+    for label, text in lines:
+        console.print(f"  {label:<8} {escape(text)}", highlight=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def show_total(plan: Plan, console: Console) -> None:
+    """Hours and cost of all stages together, when a GPU was named."""
+    times = [stage.time for stage in plan.stages if stage.time is not None]
+    gpu = plan.hardware.gpu
+    if gpu is None or not times:
+        return
+    clock, gpu_hours = sum(time.hours for time in times), sum(time.gpu_hours for time in times)
+    price = plan.hardware.price
+    cost = "" if price is None else f", {gpu_hours * price:,.2f} at {price:g} an hour"
+    console.print(
+        f"\n[bold]all stages[/bold]: {hours(clock)} on {plan.hardware.processes} x {gpu.name}, {gpu_hours:.2f} "
+        f"GPU-hours{cost}; the MFU of {plan.hardware.mfu:.0%} is assumed (--mfu), saving and evaluation come on top",
+        highlight=False,
+    )
+
+
+def hours(number: float) -> str:
+    """ "3.2 hours", "12 minutes", "40 seconds"."""
+    if number >= 1:
+        return f"{number:.1f} hours"
+    return f"{number * 60:.0f} minutes" if number * 60 >= 1 else f"{number * 3600:.0f} seconds"
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """``plan`` for machines."""
+    hardware = plan.hardware
+    times = [stage.time for stage in plan.stages if stage.time is not None]
+    gpu_hours = sum(time.gpu_hours for time in times) if times else None
+    return {
+        "name": plan.curriculum.name,
+        "parameters": plan.sizes,
+        "processes": hardware.processes,
+        "gpu": hardware.gpu.name if hardware.gpu is not None else None,
+        "assumed_mfu": hardware.mfu,
+        "stages": [_stage_json(stage, hardware) for stage in plan.stages],
+        "hours": sum(time.hours for time in times) if times else None,
+        "gpu_hours": gpu_hours,
+        "cost": None if gpu_hours is None or hardware.price is None else gpu_hours * hardware.price,
+        "findings": [asdict(finding) for finding in plan.findings],
+        "refused": plan.refused,
+    }
+
+
+def _stage_json(plan: StagePlan, hardware: Hardware) -> dict[str, Any]:
+    return {
+        "name": plan.stage.name,
+        "objective": plan.stage.objective,
+        "trained": plan.trained,
+        "steps": plan.steps,
+        "samples": plan.samples,
+        "quarantined": len(plan.data.quarantine),
+        "files_looked_for": plan.files.looked_for,
+        "files_missing": len(plan.files.missing),
+        "packs": plan.packs,
+        "padding": plan.waste,
+        "largest_pack": {"tokens": plan.largest[0], "patches": plan.largest[1]},
+        "tokens": plan.tokens,
+        "supervised_tokens": plan.supervised,
+        "patches": plan.patches,
+        "visual_tokens_kept": plan.kept,
+        "supervised_share": plan.masks.supervised,
+        "memory_gib": {**plan.memory.parts, "total": plan.memory.total, "host": plan.memory.host},
+        "fits": None if hardware.gpu is None else plan.memory.fits(hardware.gpu),
+        "would_fit": list(plan.would_fit),
+        "operations": plan.operations,
+        "hours": None if plan.time is None else plan.time.hours,
+        "gpu_hours": None if plan.time is None else plan.time.gpu_hours,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="medvlm plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="YAML of one curriculum")
     parser.add_argument("overrides", nargs="*", help="dotted overrides: stages.align.steps=10 engine.zero_stage=2")
     parser.add_argument("--processes", type=int, default=1, help="how many the training will have (default 1)")
-    options = parser.parse_intermixed_args(arguments)
+    names = ", ".join(card.name for card in ACCELERATORS)
+    parser.add_argument("--gpu", help=f"say whether it fits such a GPU, and how long it takes: {names}")
+    parser.add_argument("--mfu", type=float, default=0.4, help="share of its peak that is reached (default 0.4)")
+    parser.add_argument("--price", type=float, help="of one GPU for one hour, in any currency")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_intermixed_args(arguments)
     try:
-        show(load_curriculum(options.config, options.overrides), options.processes, Console())
+        if options.processes < 1 or not 0 < options.mfu <= 1:
+            raise ValueError("--processes is a number from 1 on, and --mfu a share between 0 and 1")
+        hardware = Hardware(
+            processes=options.processes, gpu=None if options.gpu is None else named(options.gpu), mfu=options.mfu,
+            price=options.price,
+        )  # fmt: skip
+        console = Console()
+        plan = make_plan(
+            load_curriculum(options.config, options.overrides),
+            hardware,
+            Console(stderr=True) if options.json else console,
+        )
+        if options.json:
+            print(json.dumps(as_json(plan), indent=1, allow_nan=False))
+        else:
+            show(plan, console)
     except (BadConfig, BadSample, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"medvlm plan: {error}", file=sys.stderr)
         return 2
-    return 0
+    for finding in plan.findings if plan.refused else []:
+        if finding.level == "refusal":
+            print(f"medvlm plan: {finding}", file=sys.stderr)
+    return 2 if plan.refused else 0
 
 
 if __name__ == "__main__":

@@ -25,11 +25,13 @@ from medvlm.train.assemble import first_model
 from medvlm.train.config import Curriculum, Stage, dump, fingerprint, load_curriculum
 from medvlm.train.distributed import Ranks, StoppedByOther, connect, disconnect
 from medvlm.train.randomness import seed_everything
+from medvlm.train.run_report import reported
 from medvlm.train.stage import run_stage, stage_folder
 from medvlm.train.stage_processor import stage_processors
 from medvlm.train.states import NotSaved
 from medvlm.train.stopping import EXIT_NOT_SAVED, EXIT_STOPPED, Stopped, Stopping
 from medvlm.train.survival import packs_per_step
+from medvlm.train.trackers import check_trackers
 
 DONE = "done.json"
 
@@ -49,6 +51,7 @@ def run_curriculum(
         ValueError: ``only`` names a stage whose predecessor has no checkpoint yet.
     """
     output = Path(curriculum.output_dir)
+    check_trackers(curriculum.tracking)
     if ranks.rank == 0:
         output.mkdir(parents=True, exist_ok=True)
         write_atomic(output / "curriculum.yaml", dump(curriculum))
@@ -72,19 +75,20 @@ def run_curriculum(
                 raise ValueError(
                     f"stage {stage.name!r} starts from {checkpoint}, which is not there; run the stages before it"
                 )
-            result = run_stage(curriculum, stage, checkpoint, ranks, stopping or Stopping())
-            if ranks.rank == 0:
-                record = {
-                    "stage": stage.name,
-                    "fingerprint": fingerprint(curriculum, stage.name),
-                    "steps": result.steps,
-                    "trained": result.trained,
-                    "quarantined": result.quarantined,
-                    "minutes": round((time.perf_counter() - began) / 60, 2),
-                    "world_size": ranks.world_size,
-                    "packs_per_step": packs_per_step(curriculum, stage),
-                }
-                write_atomic(done, json.dumps(record, indent=1) + "\n")
+            with reported(output, ranks.rank):
+                result = run_stage(curriculum, stage, checkpoint, ranks, stopping or Stopping())
+                if ranks.rank == 0:
+                    record = {
+                        "stage": stage.name,
+                        "fingerprint": fingerprint(curriculum, stage.name),
+                        "steps": result.steps,
+                        "trained": result.trained,
+                        "quarantined": result.quarantined,
+                        "minutes": round((time.perf_counter() - began) / 60, 2),
+                        "world_size": ranks.world_size,
+                        "packs_per_step": packs_per_step(curriculum, stage),
+                    }
+                    write_atomic(done, json.dumps(record, indent=1) + "\n")
         checkpoint = folder / "checkpoint"
         if only == stage.name:
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from medvlm.train.agreement import together
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.checkpointing import checkpoint_activations
 from medvlm.train.config import Curriculum, Stage, fingerprint
-from medvlm.train.data import prepare_data
+from medvlm.train.data import prepare_data, stage_cost
 from medvlm.train.devices import peak_of
 from medvlm.train.distributed import Ranks, check_same_on_all_ranks
 from medvlm.train.engine import Engine, make_engine
@@ -34,10 +34,13 @@ from medvlm.train.optim import parameter_groups
 from medvlm.train.preflight import preflight
 from medvlm.train.quantize import load_trained
 from medvlm.train.randomness import seed_everything
+from medvlm.train.run_report import environment, write_overview
+from medvlm.train.shown_samples import shown_samples
 from medvlm.train.stage_processor import processor_of_stage
 from medvlm.train.stopping import Stopping
 from medvlm.train.survival import Survival
 from medvlm.train.throughput import Meter, counter_of
+from medvlm.train.trackers import Tracker, open_trackers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def run_stage(
     say = Narrator(stage.name, ranks.rank)
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
     if meter.peak is not None:
-        say(f"MFU is a share of {meter.peak.flops / 1e12:,.2f} TFLOP/s: {meter.peak.source}")
+        say(f"MFU is a share of {meter.peak}")
     if again:
         say(f"computes activations again in the backward pass: {', '.join(again)}")
     if model.pads_because:
@@ -89,6 +92,7 @@ def run_stage(
     prepare = partial(
         prepare_data, stage, curriculum.data, renderer, seed=seed, rank=ranks.rank, world_size=ranks.world_size,
         lengths_folder=lengths_folder(curriculum), quarantine_path=folder / "quarantine.jsonl", progress=say.preparing,
+        cost=stage_cost(model, stage, curriculum.data),
     )  # fmt: skip
     data = together(prepare, ranks.device)
     say(f"{len(data.rows):,} rows in {', '.join(source.manifest for source in stage.mixture)}")
@@ -126,11 +130,25 @@ def run_stage(
                 patches_per_pack=curriculum.data.patches_per_pack,
             ),
         )
+        ran = None
         if curriculum.engine.preflight and done < total:
             ran = preflight(engine, groups, stage, loader, objective)
             if ran is not None:
                 say(str(ran))
-        monitor = Monitor(folder, stage.name, total, rank=ranks.rank, start_step=done, meter=meter)
+        trackers: list[Tracker] = []
+        if ranks.rank == 0:
+            write_overview(
+                folder, steps=total, trained=trained, environment=environment(ranks.device, ranks.world_size),
+                peak=None if meter.peak is None else str(meter.peak), preflight=None if ran is None else str(ran),
+                samples=shown_samples(data.rows, next(data.plan.packs(Position()))[1], renderer),
+            )  # fmt: skip
+            trackers = open_trackers(
+                curriculum.tracking, run=curriculum.name, stage=stage.name, output=Path(curriculum.output_dir),
+                folder=folder, settings=asdict(curriculum), start_step=done,
+            )  # fmt: skip
+        monitor = Monitor(
+            folder, stage.name, total, rank=ranks.rank, start_step=done, meter=meter, trackers=trackers
+        )  # fmt: skip
         with monitor, survival:
             train(engine, groups, stage, loader, survival, monitor, objective, start=done, total=total)
         _, members = next(data.plan.packs(Position()))

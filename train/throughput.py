@@ -149,12 +149,19 @@ def counter_of(model: nn.Module, stage: Stage) -> Counter | None:
         return None
     trained, adapted = tuple(stage.learning_rate.of_components()), stage.lora.components if stage.lora else ()
     again = checkpointed(model)
-    reference = stage.objective == "preference"
+    reference = has_reference(stage)
 
     def count(pack: PackedBatch) -> Counted:
         return counted(costs.of_pack(pack), trained, adapted, again, reference=reference)
 
     return count
+
+
+def has_reference(stage: Stage) -> bool:
+    """Whether a step runs the decoder once more, without a gradient and with its adapters off."""
+    if stage.preference is not None:
+        return stage.preference.needs_reference
+    return stage.reinforcement is not None and stage.reinforcement.beta > 0
 
 
 def counted(

@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+from medvlm.train.config import TrackerName
+
 _PACKAGES: dict[TrackerName, str] = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
 
 
