@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.multiprocessing  # tensors then go between processes through shared memory
 
+from medvlm.data_recipes.balance import deal
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.pack_plan import PackPlan, Position
 from medvlm.data_recipes.packing import collate
@@ -87,9 +88,9 @@ class PackReader:
 class Loader:
     """Gives each rank the packs of each step; reads ahead while the model computes.
 
-    A step takes the next world_size * packs_per_step packs of the plan, dealt to ranks in turn, so that any world size
-    with the same product sees the same packs in a step, and a training that goes on with another number of processes
-    sees each sample as often as it would have.
+    A step takes the next world_size * packs_per_step packs of the plan, so that any world size with the same product
+    sees the same packs in a step, and a training that goes on with another number of processes sees each sample as
+    often as it would have. They are dealt to ranks by what they cost, so that no rank waits long for another.
 
     Args:
         rows: the samples that the plan counts.
@@ -134,8 +135,12 @@ class Loader:
         return self.position.state_dict()
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on where ``state_dict`` was called, with any number of ranks and workers."""
-        self.position = Position(**state)
+        """Go on where ``state_dict`` was called, with any number of ranks and workers.
+
+        Raises:
+            ValueError: by a release that planned packs in another way.
+        """
+        self.position = Position.from_state(state)
 
     def load(self, members: Sequence[int]) -> PackedBatch:
         """One pack, read here and now."""
@@ -163,15 +168,19 @@ class Loader:
 
         def read_ahead(read: Callable[[Sequence[int]], Future]) -> None:
             packs, order = self.plan.packs(self.position, stop), 0
+            step: list[list[int]] = []
             try:
-                for number, (after, members) in enumerate(packs):
+                for after, members in packs:
                     if stop.is_set():
                         return
                     order = zlib.crc32(repr(members).encode(), order)
-                    if number % self.world_size == self.rank:
-                        put(read(members))
-                    if (number + 1) % (self.world_size * self.packs_per_step) == 0:
-                        put((after, order))
+                    step.append(members)
+                    if len(step) < self.world_size * self.packs_per_step:
+                        continue
+                    for number in deal(self.plan.costs(step), self.world_size)[self.rank]:
+                        put(read(step[number]))
+                    put((after, order))
+                    step = []
             except BaseException as error:  # noqa: BLE001 (handed to the training thread, which raises it)
                 put(error)
             finally:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from medvlm.data_recipes.cost import COUNT_TOKENS, Cost
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.lengths import Lengths
 from medvlm.data_recipes.mixture import Mixture
-from medvlm.data_recipes.packing import pack
+from medvlm.data_recipes.packing import Limits, pack
+
+VERSION = 2
+"""Of the way in which samples become packs and packs are ordered: a position means nothing to another one."""
 
 WINDOW = 1024
 """Samples that are packed together: enough that little is wasted, few enough to be measured in half a second."""
@@ -34,19 +38,38 @@ class Position:
     packs: int = 0
 
     def state_dict(self) -> dict[str, int]:
-        return asdict(self)
+        return {**asdict(self), "version": VERSION}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, int]) -> Position:
+        """Of ``state_dict``.
+
+        Raises:
+            ValueError: it counts packs that were planned in another way.
+        """
+        numbers = dict(state)
+        version = numbers.pop("version", 1)
+        if version != VERSION:
+            raise ValueError(
+                f"the saved state counts packs of plan version {version}, and this release of medvlm plans them in "
+                f"another way, version {VERSION}: samples would be lost or repeated; finish the stage with the release "
+                "that began it, or start it anew in another output_dir"
+            )
+        return cls(**numbers)
 
 
 class PackPlan:
     """A pure function of mixture, lengths and budgets: packs ``position``, and after it.
 
-    A round of the mixture is cut into windows of ``window`` samples. Each is packed for itself and its packs are
-    shuffled, so that full and short packs mix. To start anywhere, one window is measured and packed, whatever came
-    before it.
+    A round of the mixture is cut into windows of ``window`` samples. Each is packed for itself. Its packs go round in
+    the circle of ``packing.pack``, in which neighbours cost about the same, from a place drawn for each window: packs
+    of one step are then alike for any number of ranks, and none comes early or late by rule. To start anywhere, one
+    window is measured and packed, whatever came before it.
 
     Args:
         mixture: order of the samples.
-        lengths: cost of every sample.
+        lengths: sizes of every sample.
+        cost: what a sample costs; cost_per_pack: most of it in one pack, None: no limit.
         seen: called with the samples of each window that was measured.
         progress: called with (done, total) while samples of a window are measured.
     """
@@ -58,18 +81,32 @@ class PackPlan:
         lengths: Lengths,
         tokens_per_pack: int,
         patches_per_pack: int,
+        cost: Cost = COUNT_TOKENS,
+        cost_per_pack: float | None = None,
         window: int = WINDOW,
         seen: Callable[[np.ndarray], None] = lambda _: None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.mixture, self.lengths, self.window = mixture, lengths, window
         self.tokens_per_pack, self.patches_per_pack = tokens_per_pack, patches_per_pack
+        self.limits = Limits(tokens=tokens_per_pack, patches=patches_per_pack, cost=cost_per_pack, weights=cost)
         self._seen, self.progress = seen, progress
         self._round: tuple[int, np.ndarray] | None = None
 
     def describe(self) -> list[object]:
-        """What the order depends on besides the lengths, as plain JSON."""
+        """What the order depends on besides the lengths, as plain JSON.
+
+        Costs and the version of the plan are not in it: the one follows from the configuration, and the other is a part
+        of every position.
+        """
         return [asdict(self.mixture), self.tokens_per_pack, self.patches_per_pack, self.window]
+
+    def costs(self, packs: Sequence[Sequence[int]]) -> list[float]:
+        """What each of ``packs`` costs; their samples have been measured, or are measured now."""
+        members = np.array([index for pack in packs for index in pack], np.int64)
+        usable, sizes = self.lengths.columns(np.unique(members))
+        cost = dict(zip(usable.tolist(), self.limits.weights.of(sizes).tolist(), strict=True))
+        return [sum(cost.get(index, 0.0) for index in pack) for pack in packs]
 
     def samples(self, number: int, window: int) -> np.ndarray:
         """The samples of one window, in the order in which they are packed."""
@@ -82,7 +119,7 @@ class PackPlan:
         return -(-sum(self.mixture.shares) // self.window)
 
     def window_packs(self, number: int, window: int, stopped: Callable[[], bool] = lambda: False) -> list[list[int]]:
-        """The packs of one window, shuffled; samples that cannot be used are in none.
+        """The packs of one window; samples that cannot be used are in none.
 
         Raises:
             CancelledError: ``stopped`` said so between two samples that were measured.
@@ -95,12 +132,12 @@ class PackPlan:
                 self.progress(done, total)
 
         samples = self.samples(number, window)
-        lengths = self.lengths.of(samples, measured)
+        usable, sizes = self.lengths.columns(samples, measured)
         self._seen(samples)
-        usable = [index for index in samples.tolist() if index in lengths]
-        packs = pack(lengths, usable, self.tokens_per_pack, self.patches_per_pack)
-        order = np.random.default_rng([self.mixture.seed, 2, number, window]).permutation(len(packs))
-        return [packs[i] for i in order]
+        named = usable.tolist()
+        packs = [[named[place] for place in members] for members in pack(sizes, self.limits)]
+        start = int(np.random.default_rng([self.mixture.seed, 2, number, window]).integers(max(1, len(packs))))
+        return packs[start:] + packs[:start]
 
     def round(self, number: int) -> Iterator[list[int]]:
         """All packs of one round."""

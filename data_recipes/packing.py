@@ -1,27 +1,31 @@
-"""Samples -> packs under a token and a patch budget; a pack -> PackedBatch."""
+"""Samples -> packs under budgets of tokens, patches and cost; a pack -> PackedBatch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 
+from medvlm.data_recipes.cost import COUNT_TOKENS, Cost
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.filling import fill
 from medvlm.model.batch import IGNORED, PackedBatch
 from medvlm.model.processing import PatchedVisual, Rendered, visual_tensors
 
-_OPEN_PACKS = 64
-"""How many packs stay open for best fit: more waste nothing noticeable and cost time."""
+Sizes = Mapping[str, np.ndarray]
+"""Name of a field of Length -> (n,) int64: what n samples cost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Length:
     """What one sample costs: decoder tokens, encoder patches, and supervised tokens.
 
-    ``visual_tokens`` are those that the decoder sees of its visuals, out of ``visual_tokens_made``.
+    ``visual_tokens`` are those that the decoder sees of its visuals, out of ``visual_tokens_made``;
+    ``patches_squared`` is the sum of the squares of the patches of each visual.
     """
 
     tokens: int
@@ -29,59 +33,91 @@ class Length:
     supervised: int
     visual_tokens: int = 0
     visual_tokens_made: int = 0
+    patches_squared: int = 0
 
 
-def pack(
-    lengths: Sequence[Length] | Mapping[int, Length],
-    order: Sequence[int],
-    tokens_per_pack: int,
-    patches_per_pack: int,
-) -> list[list[int]]:
-    """Fill packs by best fit over the samples in ``order``; samples are atomic, none is cut or dropped.
+FIELDS = tuple(field.name for field in fields(Length))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a pack may hold.
+
+    Attributes:
+        tokens, patches: most of them.
+        cost: most of what ``weights`` count; None: no limit.
+        weights: what a sample costs; ranks get packs of like cost in any case.
+    """
+
+    tokens: int
+    patches: int
+    cost: float | None = None
+    weights: Cost = COUNT_TOKENS
+
+    def over(self, sizes: Sizes) -> np.ndarray:
+        """(n,) whether ``check`` would refuse each sample."""
+        over = (sizes["tokens"] > self.tokens) | (sizes["patches"] > self.patches) | (sizes["supervised"] == 0)
+        return over if self.cost is None else over | (self.weights.of(sizes) > self.cost)
+
+    def check(self, length: Length, *, where: str) -> None:
+        """Raise BadSample when a sample alone is over a budget, or trains nothing."""
+        if length.tokens > self.tokens or length.patches > self.patches:
+            raise BadSample(
+                f"{length.tokens} tokens and {length.patches} patches, over the budget of {self.tokens} tokens and "
+                f"{self.patches} patches in a pack",
+                where=where,
+                mend="raise data.tokens_per_pack or data.patches_per_pack, or lower the processor's max_patches; "
+                "processor.reduction makes fewer tokens too",
+            )
+        if length.supervised == 0:
+            raise BadSample("no token carries loss", where=where, mend="give the last assistant turn an answer")
+        cost = float(self.weights.of(sizes_of([length]))[0])
+        if self.cost is not None and cost > self.cost:
+            raise BadSample(
+                f"a cost of {cost:.6g} ({length.tokens} tokens and {length.patches} patches), over the budget of "
+                f"{self.cost:.6g} in a pack",
+                where=where,
+                mend="raise data.cost_per_pack or remove it, or lower the processor's max_patches",
+            )
+
+
+def sizes_of(lengths: Iterable[Length]) -> dict[str, np.ndarray]:
+    """Lengths as columns."""
+    table = np.array([astuple(length) for length in lengths], np.int64).reshape(-1, len(FIELDS))
+    return dict(zip(FIELDS, table.T, strict=True))
+
+
+def pack(sizes: Sizes, limits: Limits) -> list[list[int]]:
+    """Fill packs; samples are atomic, none is cut or dropped.
+
+    Packs are alike in cost as far as the samples allow, and stand in such an order that neighbours are as like as can
+    be, the last and the first included: costs rise over every second pack and fall over the others.
 
     Args:
-        lengths: cost of every sample.
-        order: indices into ``lengths``; a sample may occur more than once.
+        sizes: of n samples.
 
     Returns:
-        Packs of indices, in the order in which they were filled.
+        Packs of positions from 0 to n - 1.
 
     Raises:
         BadSample: one sample alone is over a budget; the loader quarantines such samples before.
     """
-    open_packs: list[tuple[int, int, list[int]]] = []  # (tokens left, patches left, members)
-    done: list[list[int]] = []
-    for index in order:
-        length = lengths[index]
-        check_fits(length, tokens_per_pack, patches_per_pack, where=f"sample number {index}")
-        best = -1
-        for position, (tokens, patches, _) in enumerate(open_packs):
-            fits = length.tokens <= tokens and length.patches <= patches
-            if fits and (best < 0 or tokens < open_packs[best][0]):
-                best = position
-        if best >= 0:
-            tokens, patches, members = open_packs[best]
-            open_packs[best] = (tokens - length.tokens, patches - length.patches, [*members, index])
-            continue
-        if len(open_packs) == _OPEN_PACKS:
-            fullest = min(range(_OPEN_PACKS), key=lambda position: open_packs[position][0])
-            done.append(open_packs.pop(fullest)[2])
-        open_packs.append((tokens_per_pack - length.tokens, patches_per_pack - length.patches, [index]))
-    return done + [members for _, _, members in open_packs]
+    over = limits.over(sizes)
+    if over.any():
+        place = int(over.argmax())
+        length = Length(**{name: int(sizes[name][place]) for name in FIELDS})
+        limits.check(length, where=f"sample number {place}")
+    costs = limits.weights.of(sizes)
+    most = inf if limits.cost is None else limits.cost
+    packs = fill(sizes["tokens"], sizes["patches"], costs, (limits.tokens, limits.patches, most))
+    order = np.argsort(sums(costs, packs), kind="stable").tolist()
+    return [packs[at] for at in (*order[::2], *order[1::2][::-1])]
 
 
-def check_fits(length: Length, tokens_per_pack: int, patches_per_pack: int, *, where: str) -> None:
-    """Raise BadSample when a sample alone is over a budget, or trains nothing."""
-    if length.tokens > tokens_per_pack or length.patches > patches_per_pack:
-        raise BadSample(
-            f"{length.tokens} tokens and {length.patches} patches, over the budget of {tokens_per_pack} tokens and "
-            f"{patches_per_pack} patches in a pack",
-            where=where,
-            mend="raise data.tokens_per_pack or data.patches_per_pack, or lower the processor's max_patches; "
-            "processor.reduction makes fewer tokens too",
-        )
-    if length.supervised == 0:
-        raise BadSample("no token carries loss", where=where, mend="give the last assistant turn an answer")
+def sums(costs: np.ndarray, packs: Sequence[Sequence[int]]) -> np.ndarray:
+    """(packs,) what the members of each pack cost together; added one after the other, so alike on all machines."""
+    values = costs.tolist()
+    return np.array([sum(values[index] for index in members) for members in packs], np.float64)
 
 
 def length_of(sides: Sequence[Rendered]) -> Length:
@@ -93,6 +129,7 @@ def length_of(sides: Sequence[Rendered]) -> Length:
         supervised=min(int(_shifted(side)[1].sum()) for side in sides),
         visual_tokens=sum(visual.tokens for visual in visuals),
         visual_tokens_made=sum(len(visual.kept) for visual in visuals),
+        patches_squared=sum(len(visual.patches) ** 2 for visual in visuals),
     )
 
 

@@ -10,18 +10,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
+from medvlm.data_recipes.cost import COUNT_TOKENS, Cost, cost_of_model
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.lengths import Lengths
 from medvlm.data_recipes.mixture import Mixture
 from medvlm.data_recipes.pack_plan import PackPlan, Position
-from medvlm.data_recipes.packing import Length, check_fits
+from medvlm.data_recipes.packing import Limits
 from medvlm.data_recipes.quarantine import FEWEST, Quarantine
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.rows import Joined, ManifestRows, Rows
 from medvlm.data_recipes.sample import Sample
 from medvlm.data_recipes.shards.cache import ShardCache
 from medvlm.data_recipes.shards.reader import ShardSet
+from medvlm.model.flops import model_flops
 from medvlm.train.config import DataConfig, Stage
 from medvlm.train.objectives.contrastive import paired
 from medvlm.train.rewards import asked_of, why_not_marked
@@ -82,6 +85,7 @@ def prepare_data(
     lengths_folder: Path | None = None,
     quarantine_path: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    cost: Cost = COUNT_TOKENS,
 ) -> StageData:
     """Index the manifests of ``stage``; samples are measured window by window when the plan comes to them.
 
@@ -93,6 +97,7 @@ def prepare_data(
         lengths_folder: where measured lengths are kept, for all ranks of a machine and for the next start.
         quarantine_path: JSON lines of what is left out.
         progress: called with (what, done, total) as samples of a window are measured.
+        cost: of ``stage_cost``; the default counts tokens.
 
     Raises:
         BadSample: a manifest that does not exist or has no rows.
@@ -108,7 +113,9 @@ def prepare_data(
         rows,
         renderer.length,
         accept=lambda row, index: _accept(row, stage, Path(config.root) / names[rows.place(index)[0]]),
-        fits=partial(_fits, config=config),
+        limits=Limits(
+            tokens=config.tokens_per_pack, patches=config.patches_per_pack, cost=config.cost_per_pack, weights=cost
+        ),
         folder=lengths_folder,
         # A length that is known has been accepted: what another objective accepted says nothing here.
         settings=json.dumps([_accepted_as(stage), renderer.settings()]),
@@ -127,11 +134,21 @@ def prepare_data(
         lengths=lengths,
         tokens_per_pack=config.tokens_per_pack,
         patches_per_pack=config.patches_per_pack,
+        cost=cost,
+        cost_per_pack=config.cost_per_pack,
         window=config.window,
         seen=_Seen(stage, names, rows, lengths, quarantine, writes=rank == 0),
         progress=partial(progress, "samples") if progress is not None else None,
     )
     return StageData(rows=rows, plan=plan, quarantine=quarantine)
+
+
+def stage_cost(model: nn.Module, stage: Stage, config: DataConfig) -> Cost:
+    """What a sample of ``stage`` costs: as ``data.cost`` says, or by the FLOPs of the stage with ``model``."""
+    if config.cost is not None:
+        return config.cost
+    adapted = stage.lora.components if stage.lora is not None else ()
+    return cost_of_model(model_flops(model), tuple(stage.learning_rate.of_components()), adapted)
 
 
 class _Seen:
@@ -243,7 +260,3 @@ def _accept_asked(row: Sample, stage: Stage, manifest: Path) -> None:
         mend = "choose rewards for this kind of question (docs/reinforcement.md), or mend the reference answer"
     if reason is not None:
         raise BadSample(reason, where=f"{manifest}, sample {row.sample_id}", mend=mend, sample_id=row.sample_id)
-
-
-def _fits(length: Length, where: str, *, config: DataConfig) -> None:
-    check_fits(length, config.tokens_per_pack, config.patches_per_pack, where=where)

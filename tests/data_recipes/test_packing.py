@@ -15,7 +15,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.lengths import Lengths
 from medvlm.data_recipes.mixture import Mixture
 from medvlm.data_recipes.pack_plan import PackPlan, Position
-from medvlm.data_recipes.packing import Length, check_fits, collate, length_of, pack
+from medvlm.data_recipes.packing import Length, Limits, collate, length_of, pack, sizes_of
 from medvlm.data_recipes.rows import Joined, ListRows
 from medvlm.model.batch import IGNORED
 
@@ -30,7 +30,7 @@ def lengths(count=300, seed=0):
 
 def test_packs_hold_both_budgets_and_every_sample_once():
     costs = lengths()
-    packs = pack(costs, range(len(costs)), 1000, 600)
+    packs = pack(sizes_of(costs), Limits(tokens=1000, patches=600))
     assert sorted(i for members in packs for i in members) == list(range(len(costs)))
     for members in packs:
         assert sum(costs[i].tokens for i in members) <= 1000
@@ -39,18 +39,18 @@ def test_packs_hold_both_budgets_and_every_sample_once():
 
 def test_best_fit_leaves_little_empty():
     costs = tuple(Length(tokens=c.tokens, patches=0, supervised=1) for c in lengths(2000))
-    packs = pack(costs, range(len(costs)), 1000, 1)
-    assert sum(c.tokens for c in costs) / (1000 * len(packs)) > 0.97
+    packs = pack(sizes_of(costs), Limits(tokens=1000, patches=1))
+    assert sum(c.tokens for c in costs) / (1000 * len(packs)) > 0.99
 
 
 def test_a_sample_over_the_budget_is_refused_with_both_numbers():
     with pytest.raises(BadSample, match=r"1200 tokens and 5 patches, over the budget of 1000 tokens and 600 patches"):
-        check_fits(Length(tokens=1200, patches=5, supervised=1), 1000, 600, where="s")
+        Limits(tokens=1000, patches=600).check(Length(tokens=1200, patches=5, supervised=1), where="s")
 
 
 def test_a_sample_that_trains_nothing_is_refused():
     with pytest.raises(BadSample, match=r"no token carries loss.*Mend"):
-        check_fits(Length(tokens=5, patches=0, supervised=0), 1000, 600, where="s")
+        Limits(tokens=1000, patches=600).check(Length(tokens=5, patches=0, supervised=0), where="s")
 
 
 def test_mixture_shares_and_evenness():
@@ -156,12 +156,12 @@ def test_lengths_are_measured_once_for_all_processes_and_starts(tmp_path):
         "and the next start measures nothing"
     )
     assert book(0, "b").of([3]) == {3: costs[3]} and len(asked) == 201, "other settings know nothing of it"
-    (torn,) = [path for path in tmp_path.iterdir() if np.fromfile(path, np.int32)[5 * 4 + 5]]
-    table = np.memmap(torn, np.int32, mode="r+", shape=(200, 5))
+    (torn,) = [path for path in tmp_path.iterdir() if np.fromfile(path, np.int32)[6 * 4 + 5]]
+    table = np.memmap(torn, np.int32, mode="r+", shape=(200, 6))
     table[4, 2] = 0  # a row that another process has written only a part of
     assert book(0).of([4]) == {4: costs[4]} and len(asked) == 202
     with torn.open("r+b") as file:  # cut short by a full disk or a copy that was ended
-        file.truncate(100 * 20)
+        file.truncate(100 * 24)
     assert book(0).of([99, 100]) == {99: costs[99], 100: costs[100]} and len(asked) == 204
 
 

@@ -13,7 +13,7 @@ import torch
 from conftest import a_video, a_volume, an_image
 
 from medvlm.data_recipes.manifest import read_manifest, verify, write_manifest
-from medvlm.data_recipes.packing import check_fits, collate, length_of
+from medvlm.data_recipes.packing import Limits, collate, length_of
 from medvlm.data_recipes.pairs import build
 from medvlm.data_recipes.pairs.build import PairSettings, make_pairs
 from medvlm.data_recipes.pairs.image_rules import parse_image_rule
@@ -214,7 +214,7 @@ def test_pairs_train_and_their_sides_show_different_images(illustrated, processo
     objective = Preference(PreferenceConfig(), model)
     for pair in pairs:
         sides = renderer.sides(pair)
-        check_fits(length_of(sides), 4000, 4000, where=pair.sample_id)
+        Limits(tokens=4000, patches=4000).check(length_of(sides), where=pair.sample_id)
         batch = collate([(pair.sample_id, sides)])
         batch.check(visual_token_id=processor.visual_token_id)
         other_image = pair.preference.made_by.startswith("image_")

@@ -10,7 +10,7 @@ from conftest import TEXTS, a_chat, a_video, an_image, tiny_model
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.packing import check_fits, collate, length_of
+from medvlm.data_recipes.packing import Limits, collate, length_of
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.sample import VisualRef
 from medvlm.model import Image, MedVLMProcessor, Video, Volume
@@ -293,9 +293,9 @@ def test_a_sample_over_the_budget_fits_after_reduction():
     ]
     assert costs[0].visual_tokens == costs[0].visual_tokens_made == costs[1].visual_tokens_made == 128
     assert costs[1].tokens == costs[0].tokens - (128 - costs[1].visual_tokens)
-    check_fits(costs[1], 128, 600, where="s")
+    Limits(tokens=128, patches=600).check(costs[1], where="s")
     with pytest.raises(BadSample, match=r"over the budget of 128 tokens.*processor.reduction makes fewer tokens"):
-        check_fits(costs[0], 128, 600, where="s")
+        Limits(tokens=128, patches=600).check(costs[0], where="s")
 
 
 # --- positions and the decoder -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from medvlm.data_recipes.cost import Cost
 from medvlm.data_recipes.pack_plan import WINDOW
 from medvlm.train.settings.checks import aside, check_range, later, refuse
 
@@ -16,6 +17,9 @@ class DataConfig:
         root: folder that manifests of the stages are relative to.
         tokens_per_pack: most tokens in one pack (one forward pass of one process).
         patches_per_pack: most patches in one pack.
+        cost: what a sample costs, for ranks to get packs of like cost. None: by the FLOPs of the stage, in units of one
+            token that attends to nothing.
+        cost_per_pack: most of that cost in one pack; None: no limit.
         cache: keep processed visuals on disk, in the run folder.
         cache_gib: most GiB of them; the least recently used go first. None: no limit.
         shard_cache: folder for copies of remote shards that all processes of a machine share; None reads byte ranges.
@@ -28,6 +32,8 @@ class DataConfig:
     root: str = field(metadata={"aside": True})
     tokens_per_pack: int = 4096
     patches_per_pack: int = 8192
+    cost: Cost | None = later(None)
+    cost_per_pack: float | None = later(None)
     cache: bool = aside(False)
     cache_gib: float | None = aside(None)
     shard_cache: str | None = aside(None)
@@ -39,6 +45,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_range("tokens_per_pack", self.tokens_per_pack, 1)
         check_range("patches_per_pack", self.patches_per_pack, 1)
+        if self.cost_per_pack is not None:
+            check_range("cost_per_pack", self.cost_per_pack, 1e-9)
         check_range("shard_cache_gib", self.shard_cache_gib, 1e-6)
         check_range("workers", self.workers, 0)
         check_range("window", self.window, 1)
