@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import VisualRef, visuals_of
-from medvlm.eval.models import Answerer, CheckpointModel, Request, Response
+from medvlm.eval.models import Answerer, LoadedModel, Request, Response
 from medvlm.eval.plan import Ask
 from medvlm.eval.rows import Row, append_rows, drop_torn_line, read_rows
 from medvlm.model.visual import Visual
@@ -55,7 +55,7 @@ def generate(
         read: of visuals; by default as the answerer's processor needs them, or data_recipes.readers.read.
         show_progress: None: only on a terminal.
     """
-    if read is None and isinstance(answerer, CheckpointModel):
+    if read is None and isinstance(answerer, LoadedModel):
         read = answerer.read
     if read is None:
         from medvlm.data_recipes.readers import read

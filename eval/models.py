@@ -122,28 +122,22 @@ def _work(request: Request) -> int:
     return values // 256 + sum(len(turn.text) for turn in request.turns) // 4
 
 
-class CheckpointModel:
-    """A medvlm checkpoint, decoded greedily.
+class LoadedModel:
+    """A model in memory, decoded greedily.
 
     Rows of a batch are left-padded and masked by the processor, so an answer does not depend on ``batch_size``;
     requests of like size share a batch only because that wastes less padding.
 
     Args:
-        path: checkpoint folder or hub id, as model.loading.load_checkpoint takes it.
-        device: "cuda", "cpu", ...; the GPU when there is one by default.
+        model: in eval mode.
         batch_size: requests per call of ``generate``.
     """
 
-    def __init__(self, path: str | Path, device: str | None = None, batch_size: int = 8) -> None:
-        from medvlm.model.loading import load_checkpoint
-
+    def __init__(self, model: Any, processor: Any, *, name: str, batch_size: int = 8) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        self.path, self.batch_size = str(path), batch_size
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded: tuple[Any, Any] = load_checkpoint(self.path, device=self.device)
-        self.model, self.processor = loaded
-        self.model.eval()
+        self.model, self.processor, self.path, self.batch_size = model, processor, name, batch_size
+        self.device = str(model.device)
 
     @property
     def name(self) -> str:
@@ -181,7 +175,8 @@ class CheckpointModel:
             add_generation_prompt=True,
         ).to(self.device)
         tokenizer, ends = self.processor.tokenizer, sorted(end_ids(self.model, self.processor))
-        with torch.inference_mode():
+        # Not in inference mode: what a layer keeps of this pass would be of no use to a training that goes on.
+        with torch.no_grad():
             ids = self.model.generate(
                 **inputs,
                 max_new_tokens=requests[0].max_new_tokens,
@@ -205,3 +200,21 @@ def end_ids(model: Any, processor: Any) -> set[int]:
     stated = model.generation_config.eos_token_id
     listed = stated if isinstance(stated, list | tuple) else [] if stated is None else [stated]
     return {*map(int, listed), *processor.end_ids}
+
+
+class CheckpointModel(LoadedModel):
+    """A medvlm checkpoint.
+
+    Args:
+        path: checkpoint folder or hub id, as model.loading.load_checkpoint takes it.
+        device: "cuda", "cpu", ...; the GPU when there is one by default.
+        batch_size: requests per call of ``generate``.
+    """
+
+    def __init__(self, path: str | Path, device: str | None = None, batch_size: int = 8) -> None:
+        from medvlm.model.loading import load_checkpoint
+
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model, processor = load_checkpoint(str(path), device=chosen)
+        super().__init__(model.eval(), processor, name=str(path), batch_size=batch_size)
+        self.device = chosen

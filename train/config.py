@@ -344,12 +344,11 @@ class Curriculum:
                 "say what is asked (`evaluation: {manifests: [questions.jsonl], samples_per_manifest: 50}`), or remove "
                 "evaluate_every",
             )
-        if self.engine.divides_weights:
+        if self.engine.sequence_parallel > 1:
             refuse(
-                f"stage {stage.name!r} has evaluate_every under {self.engine.divides_weights}, whose processes each "
-                "hold a part of the weights: they would have to write every answer together",
-                "use kind: deepspeed and zero_stage: 2, or remove evaluate_every and ask the checkpoint of the stage "
-                "(medvlm eval)",
+                f"stage {stage.name!r} has evaluate_every, but its processes share each pack (sequence_parallel): "
+                "their attention would wait for one another at every word of an answer",
+                "remove evaluate_every and ask the checkpoint of the stage (medvlm eval)",
             )
 
     def stage(self, name: str) -> Stage:
@@ -400,7 +399,13 @@ def fingerprint(
     names = [s.name for s in curriculum.stages]
     count = len(names) if stage is None else names.index(curriculum.stage(stage).name) + 1
     stages = tuple(
-        replace(s, save_every=None, keep_checkpoints=1, packs_per_step=had.get(s.name, s.packs_per_step))
+        replace(
+            s,
+            save_every=None,
+            evaluate_every=None,
+            keep_checkpoints=1,
+            packs_per_step=had.get(s.name, s.packs_per_step),
+        )
         for s in curriculum.stages[:count]
     )
     plain = _affecting(replace(curriculum, stages=stages, evaluation=None, output_dir=""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ def train(
     *,
     start: int,
     total: int,
+    ask: Callable[[Engine, int], Mapping[str, float | None]] | None = None,
 ) -> None:
     """Until ``total`` steps are done.
 
@@ -44,6 +45,7 @@ def train(
     Args:
         groups: of ``parameter_groups``, which the engine was made with.
         objective: of ``make_objective``.
+        ask: scores the weights after a step, every ``stage.evaluate_every`` steps and at the end; changes nothing.
 
     Raises:
         Stopped: a signal asked for an end; the state is saved.
@@ -85,6 +87,12 @@ def train(
         except FloatingPointError as error:
             norm = survival.left_out(engine, step + 1, packs, sums.not_finite, error)
             sums.left_out = True
+        seconds = time.perf_counter() - began + waited
+        scores: Mapping[str, float | None] = {}
+        if ask is not None and stage.evaluate_every and ((step + 1) % stage.evaluate_every == 0 or step + 1 == total):
+            survival.at(step + 1, "answering questions")
+            with meter.phase("evaluate", engine.device):
+                scores = ask(engine, step + 1)
         monitor.log(
             sums.report(
                 engine,
@@ -93,8 +101,9 @@ def train(
                 step=step + 1,
                 learning_rates={name: peak * factor for name, peak in peaks.items()},
                 grad_norm=norm,
-                seconds=time.perf_counter() - began + waited,
+                seconds=seconds,
                 data_wait_s=waited,
+                scores=scores,
             )
         )
         with meter.phase("save"):

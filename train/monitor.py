@@ -21,6 +21,8 @@ from medvlm.train.trackers import Tracker
 from medvlm.train.verdict import verdict_of_rows
 
 METRICS = "metrics.jsonl"
+SCORES = ("closed_accuracy", "choice_accuracy", "finding_f1", "box_iou")
+"""Of the scores of a step, those that its line shows; metrics.jsonl has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +211,8 @@ def parts_of(report: StepReport) -> list[str]:
         "lr " + " ".join(f"{name} {rate:.3g}" for name, rate in rates.items()),
     ]
     if report.scores:
-        told = [f"{name.replace('_', ' ')} {value:.1%}" for name, value in report.scores.items() if value is not None]
+        found = {name: report.scores.get(name) for name in SCORES}
+        told = [f"{name.replace('_', ' ')} {value:.1%}" for name, value in found.items() if value is not None]
         parts.insert(1, ", ".join(told) or "no question could be scored")
     if cost.mfu is not None:
         recomputed = cost.hfu is not None and cost.hfu > cost.mfu

@@ -39,6 +39,7 @@ from medvlm.train.shown_samples import shown_samples
 from medvlm.train.stage_processor import processor_of_stage
 from medvlm.train.stopping import Stopping
 from medvlm.train.survival import Survival
+from medvlm.train.task_scores import task_scores
 from medvlm.train.throughput import Meter, counter_of
 from medvlm.train.trackers import Tracker, open_trackers
 
@@ -130,6 +131,7 @@ def run_stage(
                 patches_per_pack=curriculum.data.patches_per_pack,
             ),
         )
+        ask = task_scores(curriculum, stage.evaluate_every, folder, processor, seed=curriculum.seed)
         ran = None
         if curriculum.engine.preflight and done < total:
             ran = preflight(engine, groups, stage, loader, objective)
@@ -150,7 +152,7 @@ def run_stage(
             folder, stage.name, total, rank=ranks.rank, start_step=done, meter=meter, trackers=trackers
         )  # fmt: skip
         with monitor, survival:
-            train(engine, groups, stage, loader, survival, monitor, objective, start=done, total=total)
+            train(engine, groups, stage, loader, survival, monitor, objective, start=done, total=total, ask=ask)
         _, members = next(data.plan.packs(Position()))
         probe = together(partial(loader.load, members), ranks.device)
         save_stage(engine, start_from, stage, folder / "checkpoint", probe)
