@@ -1,5 +1,7 @@
 """Packs under three budgets: what they hold, what they leave empty, how alike they are, and who gets which."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from conftest import tiny_model
@@ -99,7 +101,7 @@ def test_packs_cost_about_the_same_and_neighbours_more_so():
     assert np.abs(np.diff(circle)).mean() < 0.1 * np.abs(np.diff(np.random.default_rng(0).permutation(costs))).mean()
 
 
-@pytest.mark.parametrize(("ranks", "each"), [(2, 1), (8, 1), (8, 4), (64, 1)])
+@pytest.mark.parametrize(("ranks", "each"), [(2, 1), (8, 1), (8, 4), (16, 1)])
 def test_ranks_get_like_costs(ranks, each):
     sizes = clinic(4096, 2)
     costs = sums(ATTENTION.of(sizes), pack(sizes, LIMITS[0])).tolist()
@@ -120,7 +122,7 @@ def test_dealing_gives_all_ranks_as_many_packs_and_the_costliest_first():
         hands = deal(costs, 4)
         assert sorted(number for hand in hands for number in hand) == list(range(24))
         assert {len(hand) for hand in hands} == {6}
-        assert all(costs[a] >= costs[b] for hand in hands for a, b in zip(hand, hand[1:], strict=False))
+        assert all(costs[a] >= costs[b] for hand in hands for a, b in pairwise(hand))
         totals = [sum(costs[number] for number in hand) for hand in hands]
         assert max(totals) <= sum(totals) / 4 + max(costs)
     with pytest.raises(ValueError, match="5 packs cannot be dealt evenly to 2 ranks"):
@@ -169,7 +171,7 @@ def test_a_sample_that_costs_too_much_is_refused_with_its_cost():
     )
     assert sorted(lengths.of(range(3))) == [0, 2]
     assert "a cost of 4200 (600 tokens and 0 patches), over the budget of 3000" in lengths.refused[1].reason
-    with pytest.raises(BadSample, match="raise data.cost_per_pack or remove it"):
+    with pytest.raises(BadSample, match=r"raise data\.cost_per_pack or remove it"):
         limits.check(Length(tokens=600, patches=0, supervised=1), where="s")
     with pytest.raises(BadSample, match="sample number 1"):
         pack(sizes_of([Length(tokens=9, patches=0, supervised=1), Length(tokens=600, patches=0, supervised=1)]), limits)
