@@ -7,6 +7,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Renderer:
             settings: a changed setting never finds an old entry.
         memory_bytes: patches kept in memory, least recently used out first.
         cache_bytes: limit of the folder; None: none.
+        room: None: samples are rendered with their answers. A number: as prompts, of which each leaves room for an
+            answer of so many tokens.
     """
 
     def __init__(
@@ -45,8 +48,9 @@ class Renderer:
         cache: Path | None = None,
         memory_bytes: int = 1 << 30,
         cache_bytes: int | None = None,
+        room: int | None = None,
     ) -> None:
-        self.processor, self.root = processor, root
+        self.processor, self.root, self.room = processor, root, room
         self.cache = None if cache is None else PatchCache(cache, cache_bytes)
         self.memory_bytes = memory_bytes
         self._forget()
@@ -99,7 +103,10 @@ class Renderer:
                 outlines[key] = self._visual(key, ref) if told is None else told
             return outlines[key]
 
-        return length_of(self._sides(sample, outline))
+        length = length_of(self._sides(sample, outline))
+        if self.room is None:
+            return length
+        return replace(length, tokens=length.tokens + self.room, supervised=self.room)
 
     def render(self, turns: tuple[Turn, ...], add_generation_prompt: bool = False) -> Rendered:
         """One conversation with its visuals."""
@@ -115,13 +122,15 @@ class Renderer:
         """Whatever in the processor changes what a sample costs."""
         tokenizer = self.processor.tokenizer
         words = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-        return json.dumps([self._settings, words, str(tokenizer.chat_template)])
+        prompts = [] if self.room is None else [{"prompts": self.room}]
+        return json.dumps([self._settings, words, str(tokenizer.chat_template), *prompts])
 
     def _sides(self, sample: Sample, visual: Callable[[VisualRef], PatchedVisual]) -> tuple[Rendered, ...]:
         try:
+            asks = self.room is not None
             return tuple(
-                self.processor.render(chat(turns), [visual(ref) for ref in visuals_of(turns)])
-                for turns in sample.sides()
+                self.processor.render(chat(turns), [visual(ref) for ref in visuals_of(turns)], asks)
+                for turns in ((sample.prompt(),) if asks else sample.sides())
             )
         except BadSample as bad:
             raise BadSample(bad.reason, where=bad.where, mend=bad.mend, sample_id=sample.sample_id) from bad

@@ -29,19 +29,21 @@ stages:
   - name: format
     mixture: [{manifest: format.jsonl}]
     learning_rate: {vision: 3e-3, projector: 3e-3, text: 3e-3}
-    steps: 60
+    schedule: constant
+    steps: 80
   - name: rewards
     objective: reinforcement
     mixture: [{manifest: questions.jsonl}]
-    learning_rate: {vision: 2e-3, projector: 2e-3, text: 2e-3}
+    learning_rate: {vision: 3e-3, projector: 3e-3, text: 3e-3}
     schedule: constant
     reinforcement: {group_size: 8, max_new_tokens: 6, prompts_at_once: 32}
-    steps: 60
+    steps: 45
 """
 
 
 def write_spots(folder: Path, *, pictures: int = 64, seed: int = 0) -> None:
-    """``questions.jsonl`` with the true answers, and ``format.jsonl`` whose answers have nothing to do with them."""
+    """``questions.jsonl`` with the true answers, and ``format.jsonl`` of which one answer in three is right: a model
+    that has learnt them writes one of the four words, and seldom the right one."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(seed)
     names = list(SIDES)
@@ -54,7 +56,8 @@ def write_spots(folder: Path, *, pictures: int = 64, seed: int = 0) -> None:
         pixels = (spot + generator.integers(0, 30, (32, 32))).clip(0, 255).astype(np.uint8)
         Pil.fromarray(pixels).save(folder / f"{number}.png")
         questions.append(question(number, side))
-        formats.append(conversation(number, names[(number // 4) % 4]))
+        wrong = names[(number + 1 + (number // 12) % 3) % 4]
+        formats.append(conversation(number, wrong if (number // 4) % 3 else side))
     for name, rows in (("questions", questions), ("format", formats)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
