@@ -33,7 +33,7 @@ class Memory:
 
     Attributes:
         parts: on the device: weights, masters, gradients, optimizer, activations, logits, buffers.
-        host: beside it in host memory, when the optimizer is offloaded.
+        host: beside it in host memory (or on NVMe), of what is offloaded.
     """
 
     parts: dict[str, float]
@@ -64,7 +64,7 @@ def estimate_memory(model: Model, curriculum: Curriculum, stage: Stage, world_si
     """
     engine, data = curriculum.engine, curriculum.data
     half = engine.precision == "bf16"
-    zero = engine.zero_stage if engine.kind == "deepspeed" else 0
+    zero = {"deepspeed": engine.zero_stage, "fsdp": 3}.get(engine.kind, 0)
     shared = [1 if zero >= level else 0 for level in (1, 2, 3)]
     divide = [world_size if level else 1 for level in shared]
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -83,7 +83,15 @@ def estimate_memory(model: Model, curriculum: Curriculum, stage: Stage, world_si
     host = 0.0
     if engine.offload:
         host = parts.pop("optimizer") + parts.pop("masters", 0.0)
-    parts["buffers"] = buffers(model, trained, stored, zero, world_size, autocast=half and engine.kind == "accelerate")
+    if engine.offload == "all":
+        host += parts.pop("weights")
+    gathered = 2 if half and engine.kind == "fsdp" else stored
+    parts["buffers"] = buffers(
+        model, trained, gathered, zero, world_size, autocast=half and engine.kind == "accelerate"
+    )
+    if engine.kind == "fsdp" and world_size > 1:  # what is in no layer stays whole from forward to backward
+        inside = sum(p.numel() for layer in _layers(model) for p in layer.parameters())
+        parts["buffers"] += (trained + frozen - inside) * gathered
     parts["activations"] = activations(model, curriculum, stage)
     parts["logits"] = logits(model, data.tokens_per_pack)
     return Memory(parts={name: size / GIB for name, size in parts.items()}, host=host / GIB)
