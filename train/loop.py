@@ -66,27 +66,28 @@ def train(
                 packs = objective.prepare(engine, packs)
                 counts = engine.sum_over_ranks(torch.tensor(items(objective, packs), dtype=torch.float64)).tolist()
                 engine.begin_step(len(packs))
-        sums = Sums(found=objective.told)
-        for number, pack in enumerate(packs):
-            last = number == len(packs) - 1
-            with meter.phase("to_device"):
-                placed = pack.to(engine.device)
-            with meter.phase("compute", engine.device if last else None):
-                loss = objective(engine.model, placed)
-                engine.backward(spoiled(mean(objective, loss, counts)), last=last)
-                sums.add(pack, loss)
-            meter.take(pack)
         factor = learning_rate_at(
             step, schedule=stage.schedule, total_steps=total, warmup_steps=stage.warmup_steps,
             minimum_ratio=stage.min_learning_rate_ratio,
         )  # fmt: skip
-        survival.at(step + 1, "updating")
-        try:
-            with meter.phase("optimizer", engine.device):
-                norm = engine.step(scaled_learning_rates(groups, factor))
-        except FloatingPointError as error:
-            norm = survival.left_out(engine, step + 1, packs, sums.not_finite, error)
-            sums.left_out = True
+        for _ in range(objective.updates):
+            sums = Sums(found=objective.told)
+            for number, pack in enumerate(packs):
+                last = number == len(packs) - 1
+                with meter.phase("to_device"):
+                    placed = pack.to(engine.device)
+                with meter.phase("compute", engine.device if last else None):
+                    loss = objective(engine.model, placed)
+                    engine.backward(spoiled(mean(objective, loss, counts)), last=last)
+                    sums.add(pack, loss)
+                meter.take(pack)
+            survival.at(step + 1, "updating")
+            try:
+                with meter.phase("optimizer", engine.device):
+                    norm = engine.step(scaled_learning_rates(groups, factor))
+            except FloatingPointError as error:
+                norm = survival.left_out(engine, step + 1, packs, sums.not_finite, error)
+                sums.left_out = True
         seconds = time.perf_counter() - began + waited
         scores: Mapping[str, float | None] = {}
         if ask is not None and stage.evaluate_every and ((step + 1) % stage.evaluate_every == 0 or step + 1 == total):
