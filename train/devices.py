@@ -150,7 +150,7 @@ def peak_of(device: torch.device, dtype: torch.dtype, folder: Path | None = None
 
 def measured_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.15) -> float:
     """Floating-point operations a second of the fastest square matrix product within about ``seconds``."""
-    size = 8192 if device.type == "cuda" else 768
+    size = 8192 if device.type == "cuda" else 512
     # No random numbers: the state of the generators belongs to the training.
     left = torch.full((size, size), 0.5, dtype=dtype, device=device)
     right = torch.full((size, size), 0.25, dtype=dtype, device=device)
