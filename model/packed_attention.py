@@ -28,6 +28,7 @@ def packed_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     segment_lengths: list[int] | None = None,
+    sequence_group: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each segment.
@@ -36,6 +37,8 @@ def packed_attention(
         query: (1, heads, T, head_dim); key and value: (1, key_value_heads, T, head_dim).
         segment_lengths: of the samples; None for an ordinary batch.
         sliding_window: how many tokens back a token sees; None for all.
+        sequence_group: processes that hold a slice of the T tokens each (train.sequence_parallel); T is then that of
+            the slice, and segment_lengths are those of the whole pack.
 
     Returns:
         (1, T, heads, head_dim), and None for the weights.
@@ -45,6 +48,9 @@ def packed_attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout,
             sliding_window=sliding_window, **kwargs,
         )  # fmt: skip
+    if sequence_group is not None:
+        heads = query.shape[1]
+        query, key, value = (sequence_group.to_heads(tensor, heads) for tensor in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
     out = []
     for q, k, v in zip(*(x.split(segment_lengths, dim=2) for x in (query, key, value)), strict=True):
@@ -59,7 +65,8 @@ def packed_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
             )
         )
-    return torch.cat(out, dim=2).transpose(1, 2).contiguous(), None
+    joined = torch.cat(out, dim=2).transpose(1, 2).contiguous()
+    return joined if sequence_group is None else sequence_group.to_tokens(joined), None
 
 
 def packed_mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

@@ -328,6 +328,13 @@ class Curriculum:
         check_range("seed", self.seed, 0, 2**32 - 1)
         for stage in self.stages:
             self._check_evaluated(stage)
+            if self.engine.sequence_parallel > 1 and (stage.objective != "supervised" or stage.auxiliary):
+                also = " with auxiliary losses" if stage.auxiliary else ""
+                refuse(
+                    f"stage {stage.name!r} is {stage.objective}{also}, and engine.sequence_parallel gives each process "
+                    "a part of a pack: only sums over tokens can be put together from parts",
+                    "train this stage in a curriculum of its own, with sequence_parallel: 1",
+                )
             if stage.lora is not None and stage.lora.quantize is not None and self.engine.divides_weights:
                 refuse(
                     f"stage {stage.name!r} quantises frozen weights, and {self.engine.divides_weights} partitions "

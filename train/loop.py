@@ -71,7 +71,7 @@ def train(
             minimum_ratio=stage.min_learning_rate_ratio,
         )  # fmt: skip
         for _ in range(objective.updates):
-            sums = Sums(found=objective.told)
+            sums = Sums(found=objective.told, shared_by=objective.shared_by)
             for number, pack in enumerate(packs):
                 last = number == len(packs) - 1
                 with meter.phase("to_device"):
@@ -80,7 +80,7 @@ def train(
                     loss = objective(engine.model, placed)
                     engine.backward(spoiled(mean(objective, loss, counts)), last=last)
                     sums.add(pack, loss)
-                meter.take(pack)
+                meter.take(pack, objective.shared_by)
             survival.at(step + 1, "updating")
             try:
                 with meter.phase("optimizer", engine.device):
@@ -132,8 +132,9 @@ def mean(objective: Objective, loss: Loss, counts: Sequence[float]) -> Tensor:
 
 @dataclass
 class Sums:
-    """What the packs of one step and rank add up to."""
+    """What the packs of one step and rank add up to; ``shared_by``: processes that each pack is counted by."""
 
+    shared_by: int = 1
     sizes: Counter[str] = field(default_factory=Counter)
     losses: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
@@ -163,7 +164,9 @@ class Sums:
         told = [*cost, *self.sizes.values(), *self.losses, *self.metrics.values()]
         over_ranks = engine.sum_over_ranks(torch.tensor(told, dtype=torch.float64)).tolist()
         over_ranks, cost = over_ranks[len(cost) :], over_ranks[: len(cost)]
-        sizes: dict[str, Any] = dict(zip(self.sizes, map(int, over_ranks), strict=False))
+        sizes: dict[str, Any] = {
+            name: int(total) // self.shared_by for name, total in zip(self.sizes, over_ranks, strict=False)
+        }
         rest = over_ranks[len(sizes) :]
         losses = [total / count if count else math.nan for total, count in zip(rest, counts, strict=False)]
         means = [value / counts[0] if counts[0] else math.nan for value in rest[len(counts) :]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from medvlm.train.data import prepare_data, stage_cost
 from medvlm.train.devices import peak_of
 from medvlm.train.distributed import Ranks, check_same_on_all_ranks
 from medvlm.train.engine import Engine, make_engine
+from medvlm.train.feature_cache import WithFeatures, open_cache
 from medvlm.train.loop import train
 from medvlm.train.lora import merge_lora
 from medvlm.train.monitor import Monitor
@@ -35,6 +36,7 @@ from medvlm.train.preflight import preflight
 from medvlm.train.quantize import load_trained
 from medvlm.train.randomness import seed_everything
 from medvlm.train.run_report import environment, write_overview
+from medvlm.train.sequence_parallel import PartOfPack, sequence_group, share_packs
 from medvlm.train.shown_samples import shown_samples
 from medvlm.train.stage_processor import processor_of_stage
 from medvlm.train.stopping import Stopping
@@ -98,6 +100,7 @@ def run_stage(
     data = together(prepare, ranks.device)
     say(f"{len(data.rows):,} rows in {', '.join(source.manifest for source in stage.mixture)}")
     check_same_on_all_ranks("data", data.fingerprint(), ranks.device)
+    cache = open_cache(model, curriculum, stage, ranks.device, say)
     groups = parameter_groups(
         model.named_parameters(),
         partial(component_of, model),
@@ -106,16 +109,21 @@ def run_stage(
         stage.betas,
     )
     engine = make_engine(curriculum.engine, model.train(), groups, micro_batches_per_step=stage.packs_per_step)
-    total = together(partial(data.steps, stage, engine.world_size), ranks.device)
+    sequence = sequence_group(curriculum.engine.sequence_parallel, engine.rank, engine.world_size)
+    if sequence is not None:
+        share_packs(model, sequence)
+    shares = 1 if sequence is None else sequence.size
+    total = together(partial(data.steps, stage, engine.world_size // shares), ranks.device)
     survival = Survival(
         curriculum, stage, folder=folder, steps=total, data=data.fingerprint(), rank=ranks.rank,
         world_size=ranks.world_size, stopping=stopping,
     )  # fmt: skip
     seed_everything(seed, ranks.rank)
-    with closing(engine):
+    with closing(engine), ExitStack() as held:
         loader = Loader(
-            data.rows, data.plan, renderer, packs_per_step=stage.packs_per_step, rank=engine.rank,
-            world_size=engine.world_size, workers=curriculum.data.workers, quarantine=data.quarantine,
+            data.rows, data.plan, renderer if cache is None else renderer.with_features(cache),
+            packs_per_step=stage.packs_per_step, rank=engine.rank // shares,
+            world_size=engine.world_size // shares, workers=curriculum.data.workers, quarantine=data.quarantine,
         )  # fmt: skip
         done = survival.load(engine, loader)
         objective = make_objective(
@@ -131,6 +139,10 @@ def run_stage(
                 patches_per_pack=curriculum.data.patches_per_pack,
             ),
         )
+        if sequence is not None:
+            objective = PartOfPack(objective, sequence)
+        if cache is not None:
+            objective = held.enter_context(WithFeatures(objective, cache))  # type: ignore[assignment]
         ask = task_scores(curriculum, stage.evaluate_every, folder, processor, seed=curriculum.seed)
         ran = None
         if curriculum.engine.preflight and done < total:
@@ -154,7 +166,9 @@ def run_stage(
         with monitor, survival:
             train(engine, groups, stage, loader, survival, monitor, objective, start=done, total=total, ask=ask)
         _, members = next(data.plan.packs(Position()))
-        probe = together(partial(loader.load, members), ranks.device)
+        # The merge of adapters is proved on patches, whatever features are known.
+        reader = replace(loader.reader, renderer=renderer)
+        probe, _ = together(partial(reader.load, members), ranks.device)
         save_stage(engine, start_from, stage, folder / "checkpoint", probe)
     refused = len(data.quarantine)
     if refused:

@@ -72,7 +72,7 @@ class Meter:
 
     def _clear(self) -> None:
         self._model = self._hardware = 0.0
-        self._packs = self._tokens = 0
+        self._packs = self._tokens = 0.0
 
     def note(self, phase: str, seconds: float) -> None:
         """Add time to ``phase``."""
@@ -89,14 +89,14 @@ class Meter:
                 torch.cuda.synchronize(device)
             self.note(name, time.perf_counter() - began)
 
-    def take(self, pack: PackedBatch) -> None:
-        """Count one pack of the step."""
-        self._packs += 1
-        self._tokens += len(pack.tokens)
+    def take(self, pack: PackedBatch, shared_by: int = 1) -> None:
+        """Count one pack of the step, or this process's share of a pack that ``shared_by`` processes take together."""
+        self._packs += 1 / shared_by
+        self._tokens += len(pack.tokens) / shared_by
         if self.count is not None:
             counted = self.count(pack)
-            self._model += counted.model
-            self._hardware += counted.hardware
+            self._model += counted.model / shared_by
+            self._hardware += counted.hardware / shared_by
 
     def told(self, engine: Engine) -> list[float]:
         """What this rank adds to a sum over ranks, from which ``cost`` reads the step; a number per rank for memory."""

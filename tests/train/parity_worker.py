@@ -24,7 +24,17 @@ from medvlm.model import chunked_loss
 from medvlm.model.loading import load_checkpoint
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
 from medvlm.train.assemble import component_of, set_trainable
-from medvlm.train.config import EngineConfig, LearningRates, Lora, PreferenceConfig, Source, Stage
+from medvlm.train.config import (
+    Curriculum,
+    DataConfig,
+    EngineConfig,
+    LearningRates,
+    Lora,
+    ModelSource,
+    PreferenceConfig,
+    Source,
+    Stage,
+)
 from medvlm.train.distributed import disconnect
 from medvlm.train.engine import make_engine
 from medvlm.train.loop import train
@@ -32,7 +42,9 @@ from medvlm.train.monitor import Monitor
 from medvlm.train.objectives.choice import make_objective
 from medvlm.train.optim import parameter_groups
 from medvlm.train.randomness import seed_everything
-from medvlm.train.states import States
+from medvlm.train.sequence_parallel import PartOfPack, sequence_group, share_packs
+from medvlm.train.stopping import Stopping
+from medvlm.train.survival import Survival
 
 STEPS, RANKS, PACKS = 6, 2, 2
 chunked_loss.FEWEST_ROWS = 5  # losses are then made in parts, of which ranks have different numbers
@@ -108,6 +120,7 @@ LAID = (
 
 def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, packs_per_step: int) -> None:
     """Train STEPS steps by the loop of train.stage; metrics.jsonl and the weights lie in ``folder`` afterwards."""
+    packs_per_step *= config.sequence_parallel  # processes that share a pack take as many steps over as many packs
     stage = Stage(
         name="parity", mixture=(Source(manifest="none"),), steps=STEPS, warmup_steps=1, packs_per_step=packs_per_step,
         **VARIANTS[variant],  # type: ignore[arg-type]
@@ -125,11 +138,25 @@ def train_once(config: EngineConfig, variant: str, start: Path, folder: Path, pa
     )
     groups = parameter_groups(model.named_parameters(), partial(component_of, model), stage.peak_learning_rates(), 0.1)
     engine = make_engine(config, model.train(), groups, micro_batches_per_step=packs_per_step)
-    states = States(folder=folder / "state", fingerprints={}, keep=1)
-    loader = Loader(rows, plan, renderer, packs_per_step=packs_per_step, rank=engine.rank, world_size=engine.world_size)
-    with Monitor(folder, stage.name, STEPS, rank=engine.rank, bar=False) as monitor:
-        objective = make_objective(stage, engine, processor)
-        train(engine, groups, stage, loader, states, monitor, objective, start=0, total=STEPS)
+    curriculum = Curriculum(
+        name="parity", output_dir=str(folder), model=ModelSource(pretrained=str(start)), data=DataConfig(root="none"),
+        stages=(stage,), engine=config,
+    )  # fmt: skip
+    survival = Survival(
+        curriculum, stage, folder=folder, steps=STEPS, data="", rank=engine.rank, world_size=engine.world_size,
+        stopping=Stopping(),
+    )  # fmt: skip
+    shares, objective = config.sequence_parallel, make_objective(stage, engine, processor)
+    sequence = sequence_group(shares, engine.rank, engine.world_size)
+    if sequence is not None:
+        share_packs(model, sequence)
+        objective = PartOfPack(objective, sequence)
+    loader = Loader(
+        rows, plan, renderer, packs_per_step=packs_per_step, rank=engine.rank // shares,
+        world_size=engine.world_size // shares,
+    )  # fmt: skip
+    with Monitor(folder, stage.name, STEPS, rank=engine.rank, bar=False) as monitor, survival:
+        train(engine, groups, stage, loader, survival, monitor, objective, start=0, total=STEPS)
     weights = engine.gather_state_dict(weights="master")
     if weights is not None:
         save_file({name: tensor.contiguous().clone() for name, tensor in weights.items()}, folder / "weights")

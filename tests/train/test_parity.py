@@ -31,15 +31,20 @@ _spec.loader.exec_module(worker)
 DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
 ZERO = {f"ZeRO {stage}": {"kind": "deepspeed", "zero_stage": stage} for stage in range(4)} if DEEPSPEED else {}
 ENGINES = {"accelerate": {"kind": "accelerate"}, "FSDP": {"kind": "fsdp"}, **ZERO}
+# Two processes that share each pack: they must give what one process gives that has the packs alone.
+SHARED = {"shared": {"kind": "accelerate", "sequence_parallel": 2}}
+if DEEPSPEED:
+    SHARED["shared, ZeRO 3"] = {"kind": "deepspeed", "zero_stage": 3, "sequence_parallel": 2}
 QUICK = [
     (variant, engine)
     for variant in ("vision frozen", "lora", "preference", "preference over the step")
     for engine in ("accelerate", "ZeRO 2")
     if engine in ENGINES
 ]
-QUICK += [("lora", "FSDP")]
+QUICK += [("lora", "FSDP"), ("vision frozen", "shared")]
 QUICK += [("vision frozen", "ZeRO 3")] if DEEPSPEED else []
 SLOW = [(variant, engine) for variant in worker.VARIANTS for engine in ENGINES if (variant, engine) not in QUICK]
+SLOW += [(variant, engine) for variant in ("all", "lora") for engine in SHARED]
 
 # The largest differences seen: 2.3e-7 (losses), 3.5e-7 (norms), both relative, and 7e-6 (weights): the order of
 # summation in fp32.
@@ -75,7 +80,7 @@ def two_ranks(start):
 def launch(runs: list[tuple[str, str]], start: Path) -> dict[tuple[str, str], Path]:
     folders = {(variant, engine): start.parent / f"{variant}-{engine}" for variant, engine in runs}
     described = [
-        {"variant": variant, "engine": ENGINES[engine], "folder": str(folder)}
+        {"variant": variant, "engine": (ENGINES | SHARED)[engine], "folder": str(folder)}
         for (variant, engine), folder in folders.items()
     ]
     for folder in folders.values():

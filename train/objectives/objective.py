@@ -35,12 +35,14 @@ class Objective(Protocol):
         auxiliary_weights: further losses beside the main one; most have none.
         updates: optimizer steps on what ``prepare`` made of the packs of one step.
         told: what ``prepare`` found in a step, as means over all ranks; logged beside the metrics of the losses.
+        shared_by: processes that take each pack together.
     """
 
     prepares: bool = False
     auxiliary_weights: Mapping[str, float] = {}
     updates: int = 1
     told: Mapping[str, float] = {}
+    shared_by: int = 1
 
     def prepare(self, engine: Engine, packs: Sequence[PackedBatch]) -> list[PackedBatch]:
         """What the packs of this rank become before the step trains on them (answers that the model writes, embeddings
