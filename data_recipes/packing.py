@@ -12,6 +12,7 @@ import torch
 
 from medvlm.data_recipes.cost import COUNT_TOKENS, Cost
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.feature_cache import NamedVisual
 from medvlm.data_recipes.filling import fill
 from medvlm.model.batch import IGNORED, PackedBatch
 from medvlm.model.processing import PatchedVisual, Rendered, visual_tensors
@@ -165,8 +166,20 @@ def collate(samples: Sequence[tuple[str, Sequence[Rendered]]], rows: Sequence[An
         placements=torch.tensor(placements, dtype=torch.int64),
         sample_ids=tuple(names),
         rows=tuple(rows),
-        **(visual_tensors(visuals) if visuals else _no_visuals()),
+        **_visual_fields(visuals),
     )
+
+
+def _visual_fields(visuals: list[PatchedVisual]) -> dict[str, Any]:
+    """What a pack holds of its visuals; of those whose features are known no patches."""
+    if not visuals:
+        return _no_visuals()
+    if not isinstance(visuals[0], NamedVisual):
+        return visual_tensors(visuals)
+    named = [visual for visual in visuals if isinstance(visual, NamedVisual)]
+    columns = max((v.patches.shape[1] for v in named if v.features is None), default=1)
+    laid = [v if v.features is None else v.bare(columns) for v in named]
+    return {**visual_tensors(laid), "named": tuple(v.bare() for v in named)}
 
 
 def _shifted(side: Rendered) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.feature_cache import FeatureCache, NamedVisual
 from medvlm.data_recipes.packing import Length, length_of
 from medvlm.data_recipes.patch_cache import PatchCache
 from medvlm.data_recipes.readers.header_size import header_size
@@ -52,6 +54,7 @@ class Renderer:
     ) -> None:
         self.processor, self.root, self.room = processor, root, room
         self.cache = None if cache is None else PatchCache(cache, cache_bytes)
+        self.features: FeatureCache | None = None
         self.memory_bytes = memory_bytes
         self._forget()
         self._settings = json.dumps(processor.visual_settings(), sort_keys=True)
@@ -135,7 +138,19 @@ class Renderer:
         except BadSample as bad:
             raise BadSample(bad.reason, where=bad.where, mend=bad.mend, sample_id=sample.sample_id) from bad
 
+    def with_features(self, features: FeatureCache) -> Renderer:
+        """A renderer that hands out features instead of patches where they are known, and names all visuals."""
+        made = copy.copy(self)
+        made.features = features
+        return made
+
     def _visual(self, key: str, ref: VisualRef) -> PatchedVisual:
+        if self.features is None:
+            return self._patched(key, ref)
+        known = self.features.get(key)
+        return NamedVisual(key=key, **vars(self._patched(key, ref))) if known is None else known
+
+    def _patched(self, key: str, ref: VisualRef) -> PatchedVisual:
         with self._guard:
             if key in self._memory:
                 self._memory.move_to_end(key)

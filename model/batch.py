@@ -36,6 +36,8 @@ class PackedBatch:
         sample_ids: S names.
         features: (P, vision_hidden), what the encoder made of the patches, when it has been run before (a frozen
             encoder's cache, or a pass that shares it); ``patches`` may then be empty. None: the encoder runs.
+        named: of a stage that keeps the features of a frozen encoder: one data_recipes.feature_cache.NamedVisual for
+            each visual; ``patches`` holds those of the visuals whose features are not known. Else empty.
         rows: what each sample was made from (data_recipes.sample.Sample), one per sample and not per side; empty when
             nobody needs it.
     """
@@ -53,6 +55,7 @@ class PackedBatch:
     placements: Tensor
     sample_ids: tuple[str, ...]
     features: Tensor | None = None
+    named: tuple[Any, ...] = ()
     rows: tuple[Any, ...] = ()
 
     def check(self, *, visual_token_id: int) -> None:
@@ -68,8 +71,11 @@ class PackedBatch:
                 f"into {len(self.sample_ids)} samples"
             )
         made = self.patches if self.features is None else self.features
-        if int(self.grids.prod(dim=1).sum()) != len(made):
-            raise ValueError(f"grids hold {int(self.grids.prod(dim=1).sum())} patches, got {len(made)}")
+        held = self.grids.prod(dim=1)  # (V,)
+        if self.named:
+            held = held[[visual.features is None for visual in self.named]]
+        if int(held.sum()) != len(made):
+            raise ValueError(f"grids hold {int(held.sum())} patches, got {len(made)}")
         if int(self.kept.sum()) != int(self.visual_tokens.sum()):
             raise ValueError(f"{int(self.kept.sum())} tokens are kept of visuals with {self.visual_tokens.tolist()}")
         expected = int(self.visual_tokens[self.placements].sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from medvlm.data_recipes.cost import Cost
-from medvlm.data_recipes.pack_plan import WINDOW
+from medvlm.data_recipes.window import WINDOW
 from medvlm.train.settings.checks import aside, check_range, later, refuse
 
 
@@ -22,6 +22,8 @@ class DataConfig:
         cost_per_pack: most of that cost in one pack; None: no limit.
         cache: keep processed visuals on disk, in the run folder.
         cache_gib: most GiB of them; the least recently used go first. None: no limit.
+        feature_cache: keep what a frozen encoder makes of visuals, in the run folder, and read that from then on.
+        feature_cache_gib: most GiB of it. None: no limit.
         shard_cache: folder for copies of remote shards that all processes of a machine share; None reads byte ranges.
         shard_cache_gib: most GiB of them; the least recently used go first.
         workers: processes of each rank that read and decode; 0 reads in a thread. Packs are the same for any number.
@@ -36,6 +38,8 @@ class DataConfig:
     cost_per_pack: float | None = later(None)
     cache: bool = aside(False)
     cache_gib: float | None = aside(None)
+    feature_cache: bool = later(False)
+    feature_cache_gib: float | None = aside(None)
     shard_cache: str | None = aside(None)
     shard_cache_gib: float = aside(64.0)
     workers: int = aside(0)
@@ -51,6 +55,10 @@ class DataConfig:
         check_range("workers", self.workers, 0)
         check_range("window", self.window, 1)
         check_range("quarantine_limit", self.quarantine_limit, 0, 1)
+        if self.feature_cache_gib is not None:
+            check_range("feature_cache_gib", self.feature_cache_gib, 1e-6)
+            if not self.feature_cache:
+                refuse("feature_cache_gib is set, but there is no such cache", "set data.feature_cache: true")
         if self.cache_gib is not None:
             check_range("cache_gib", self.cache_gib, 1e-6)
             if not self.cache:
