@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medvlm.model.config import MedVLMConfig, VisionConfig
-from medvlm.model.flops import PARTS, Flops, ModelFlops, training_flops
+if TYPE_CHECKING:
+    from medvlm.model.flops import ModelFlops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,9 @@ def cost_of_model(flops: ModelFlops, trained: Collection[str], adapted: Collecti
     Args:
         trained, adapted: components, as in ``training_flops``.
     """
+    # Imported here: settings are weights without a model, and are read before torch and transformers are imported.
+    from medvlm.model.config import MedVLMConfig, VisionConfig
+    from medvlm.model.flops import PARTS, Flops, training_flops
 
     def worth(part: str, linear: float = 0.0, attention: float = 0.0) -> float:
         passes = dict.fromkeys(PARTS, Flops()) | {part: Flops(linear=linear, attention=attention)}

@@ -14,12 +14,10 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.lengths import Lengths
 from medvlm.data_recipes.mixture import Mixture
 from medvlm.data_recipes.packing import Limits, pack
+from medvlm.data_recipes.window import WINDOW
 
 VERSION = 2
 """Of the way in which samples become packs and packs are ordered: a position means nothing to another one."""
-
-WINDOW = 1024
-"""Samples that are packed together: enough that little is wasted, few enough to be measured in half a second."""
 
 
 @dataclass(frozen=True, kw_only=True)

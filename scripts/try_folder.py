@@ -37,7 +37,7 @@ from medvlm.eval.run import evaluate
 from medvlm.model.config import own_projector_config
 from medvlm.train.config import Curriculum, Stage, load_curriculum
 from medvlm.train.distributed import connect, disconnect
-from medvlm.train.run import run_curriculum
+from medvlm.train.run_stages import run_curriculum
 from medvlm.train.stage import stage_folder
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "try_folder.yaml"

@@ -14,12 +14,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from medvlm.train.stopping import StoppedByOther
+
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others: longer than any save, shorter than a night lost to a dead rank."""
-
-
-class StoppedByOther(RuntimeError):
-    """Another rank has a problem, and says which."""
 
 
 @dataclass(frozen=True, kw_only=True)

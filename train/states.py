@@ -30,13 +30,10 @@ from medvlm.train.checkpoint import (
     state_folders,
 )
 from medvlm.train.engine import Engine
+from medvlm.train.stopping import NotSaved
 
 FAILURES = 3
 """Saves in a row that may fail before the training stops: what it would lose grows with each."""
-
-
-class NotSaved(OSError):
-    """A state could not be written; those before it are whole."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Signals: the step is finished, the state saved, and the process ends with a code of its own."""
+"""Why a training ends early, with which exit code; and signals, after which the step is finished and saved."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ SAME_S = 3.0
 
 class Stopped(BaseException):
     """A signal asked for an end. Not an Exception: what catches errors must not go on after it."""
+
+
+class NotSaved(OSError):
+    """A state could not be written; those before it are whole."""
+
+
+class StoppedByOther(RuntimeError):
+    """Another rank has a problem, and says which."""
 
 
 class Stopping:

@@ -26,7 +26,8 @@ from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
-from medvlm.train import run
+from medvlm.train import run, run_stages
+from medvlm.train.distributed import disconnect
 from medvlm.train.objectives.supervised import Supervised
 from medvlm.train.survival import Survival
 
@@ -96,7 +97,9 @@ if __name__ == "__main__":
     codes = []
     for asked in json.loads(sys.argv[2]):
         name, *arguments = asked.get("accident") or [""]
-        with ACCIDENTS[name](*arguments) if name else nullcontext():
+        # DeepSpeed remembers its process group for the life of the process.
+        with ACCIDENTS[name](*arguments) if name else nullcontext(), patch.object(run_stages, "disconnect"):
             codes.append(run.main([sys.argv[1], *asked.get("overrides", [])]))
+    disconnect()
     print(json.dumps(codes), flush=True)
     sys.exit(codes[-1])
