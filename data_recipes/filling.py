@@ -20,6 +20,10 @@ _TRIES = 12
 """Samples that are looked at below the largest one that fits the first budget, for one that fits the others too."""
 _PAIRS = 24
 """Samples that are looked at for a pair that leaves no gap."""
+_TIGHT = 0.9
+"""Share of one budget, relative to the other, from which a set of samples is taken to need both."""
+_AHEAD = 1.1
+"""How far above the average packs are held then; measured on the mixes of scripts/bench/packing.py."""
 _LITTLE = 1e-6
 _SURE = 0.1
 """Quantile of (size / other size) from which a sample of a given size nearly always fits the other budget."""
@@ -51,8 +55,12 @@ def fill(tokens: np.ndarray, patches: np.ndarray, costs: np.ndarray, limits: tup
     by_patches = bool(patches.sum() / limits[1] > tokens.sum() / limits[0])
     size, other = (patches, tokens) if by_patches else (tokens, patches)
     whole, whole_other = (limits[1], limits[0]) if by_patches else (limits[0], limits[1])
-    left_size, left_cost = int(size.sum()), fsum(costs.tolist())
-    costly = costs * left_size > left_cost * size
+    # Where both budgets are nearly used up, packs are held to the average of the other one instead of that of the cost,
+    # and a little above it, because what is left of it at the end of a pack is lost.
+    tight = bool(other.sum() / whole_other > _TIGHT * size.sum() / whole)
+    steered = other.astype(np.float64) if tight else costs
+    left_size, left_steered = int(size.sum()), fsum(steered.tolist())
+    costly = steered * left_size > left_steered * size
     everyone = np.arange(len(tokens))
     # Where patches are short, text has none of them: it is costly for its size, and is fitted by its tokens.
     rich = _Shelf(everyone[costly], *((other, size) if by_patches else (size, other)))
@@ -60,7 +68,7 @@ def fill(tokens: np.ndarray, patches: np.ndarray, costs: np.ndarray, limits: tup
     rich_first, poor_first, crossed = (rich, poor), (poor, rich), rich if by_patches else None
     paired = (poor,) if by_patches else poor_first
     # Single numbers are read faster from lists than from arrays.
-    sizes, others, prices = size.tolist(), other.tolist(), costs.tolist()
+    sizes, others, prices, worth = size.tolist(), other.tolist(), costs.tolist(), steered.tolist()
     present: list[int] = np.bincount(size, minlength=whole + 1).tolist()
     smallest = int(size[size > 0].min(initial=whole))
 
@@ -97,7 +105,7 @@ def fill(tokens: np.ndarray, patches: np.ndarray, costs: np.ndarray, limits: tup
     packs: list[list[int]] = []
     while rich.keys or poor.keys:
         room, room_other, room_cost, paid = whole, whole_other, limits[2], 0.0
-        rate = left_cost / max(whole, left_size)
+        rate = (_AHEAD if tight else 1.0) * left_steered / max(whole, left_size)
         members: list[int] = []
         while True:
             at = -1
@@ -133,8 +141,8 @@ def fill(tokens: np.ndarray, patches: np.ndarray, costs: np.ndarray, limits: tup
                 room -= sizes[index]
                 room_other -= others[index]
                 room_cost -= prices[index]
-                paid += prices[index]
+                paid += worth[index]
         left_size -= whole - room
-        left_cost -= paid
+        left_steered -= paid
         packs.append(members)
     return packs
