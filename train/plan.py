@@ -92,7 +92,12 @@ def show(plan: Plan, console: Console) -> None:
     sample = sample_of(first.data.rows, min(members))
     processor = plan.processors[first.stage.name]
     console.print(f"\nfirst sample of {first.stage.name!r}, {sample.sample_id}; what carries loss is green:")
-    for side in renderer_of(plan.curriculum, processor, first.stage).sides(sample):
+    try:
+        sides = renderer_of(plan.curriculum, processor, first.stage).sides(sample)
+    except BadSample as bad:  # gone since it was measured: a finding above says how many are
+        console.print(f"[red]it cannot be read[/red]: {escape(str(bad))}", highlight=False)
+        return
+    for side in sides:
         console.print(as_the_model_sees_it(side, processor))
 
 
