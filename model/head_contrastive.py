@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from medvlm.model.batch import PackedBatch
 from medvlm.model.config import MedVLMConfig
-from medvlm.model.head_pooling import EncodedVisuals, Pooling, VisualPool, encode_visuals, mean_of_samples
+from medvlm.model.head_pooling import Pooling, VisualPool, encode_visuals, mean_of_samples
 
 Reads = Literal["last", "mean"]
 
@@ -35,6 +35,12 @@ class Texts:
     tokens: Tensor
     positions: Tensor
     cu_seqlens: Tensor
+
+    def to(self, device: torch.device | str) -> Texts:
+        """A copy on ``device``."""
+        return Texts(
+            tokens=self.tokens.to(device), positions=self.positions.to(device), cu_seqlens=self.cu_seqlens.to(device)
+        )
 
 
 def pack_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Texts:
@@ -120,17 +126,24 @@ class ContrastiveHead(nn.Module):
             self.logit_bias = nn.Parameter(torch.zeros(1))
         self.has_bias = bias
 
-    def forward(self, visuals: EncodedVisuals, items: list[int], text: Tensor) -> Embedded:
-        """Embed the samples ``items`` of a pack, whose texts are ``text`` (B, text_hidden)."""
-        pooled = mean_of_samples(self.pool(visuals.features, visuals.patches), [visuals.shown[i] for i in items])
-        made = self.visual(pooled.to(self.visual.weight.dtype)), self.text(text.to(self.text.weight.dtype))
-        return Embedded(
-            visual=F.normalize(made[0].float(), dim=-1),
-            text=F.normalize(made[1].float(), dim=-1),
-            # ZeRO-3 takes the parameters themselves away again when this returns.
-            log_scale=self.log_scale.float() * 1,
-            bias=self.logit_bias.float() * 1 if self.has_bias else None,
-        )
+    def forward(
+        self, features: Tensor, text: Tensor, patches: list[int], shown: list[list[int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed B pairs. Tensors in and a tuple of tensors out: what ZeRO-3 hangs its hooks on.
+
+        Args:
+            features: (P, vision_hidden) of V visuals, end to end.
+            text: (B, text_hidden).
+            patches: of each visual.
+            shown: the visuals of each pair.
+
+        Returns:
+            Visuals (B, size), texts (B, size), and (1,) the log scale or (2,) log scale and bias; float32.
+        """
+        pooled = mean_of_samples(self.pool(features, patches), shown)
+        visual, text = self.visual(pooled.to(self.visual.weight.dtype)), self.text(text.to(self.text.weight.dtype))
+        logits = torch.cat([self.log_scale, self.logit_bias]) if self.has_bias else self.log_scale * 1
+        return F.normalize(visual.float(), dim=-1), F.normalize(text.float(), dim=-1), logits.float()
 
 
 def embed_pairs(model: Any, batch: PackedBatch, items: list[int], texts: Texts) -> Embedded:
@@ -146,4 +159,6 @@ def embed_pairs(model: Any, batch: PackedBatch, items: list[int], texts: Texts) 
         )
     head = heads["contrastive"]
     visuals = encode_visuals(model, batch)
-    return head(visuals, items, text_states(model, texts, head.reads)[: len(items)])
+    states = text_states(model, texts, head.reads)[: len(items)]
+    visual, text, logits = head(visuals.features, states, visuals.patches, [visuals.shown[item] for item in items])
+    return Embedded(visual=visual, text=text, log_scale=logits[:1], bias=logits[1:] if head.has_bias else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -78,7 +79,10 @@ class Contrastive(Objective):
     prepares = True
 
     def __init__(self, config: ContrastiveConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.config, self.tokenizer = config, tokenizer
+        self.config = config
+        # A tokenizer keeps how it takes special tokens from call to call, and the loader's thread uses that of the
+        # processor at the same time: seen to take the end of a turn for plain characters.
+        self.tokenizer = copy.deepcopy(tokenizer)
 
     def count(self, batch: PackedBatch) -> int:
         return sum(paired(row) for row in batch.rows)
