@@ -21,6 +21,7 @@ STAGE = """\
     steps: STEPS
     save_every: 2
     keep_checkpoints: 3
+    weight_decay: 0.1
 """
 
 

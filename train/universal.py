@@ -35,12 +35,20 @@ def load_universal(
             problem = error
     raise_together(problem, device)
     barrier()
-    config = engine._config
+    config, optimizer = engine._config, engine.optimizer.optimizer
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     config.load_universal_checkpoint = True
     try:
         path, _ = engine.load_checkpoint(str(converted), tag=state.name, load_module_strict=False)
     finally:
         config.load_universal_checkpoint = False
+    # Under ZeRO-3 DeepSpeed 0.19 gives all groups the settings of the first (weight decay, betas), and one and the same
+    # tensor as their count of steps, which each of them then counts up.
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+    for held in optimizer.state.values():
+        if isinstance(held.get("step"), torch.Tensor):
+            held["step"] = held["step"].clone()
     loaded: str | None = path
     return loaded
 
@@ -54,7 +62,7 @@ def _convert(state: Path, target: Path) -> None:
         # The note that ZeRO 1 and 2 lack says which tensors are parallel over ranks: none are.
         keep_temp_folder=False, strict=True, inject_missing_state=True,
     )  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         ds_to_universal.main(options)
     temporary = target / "tmp"
     if temporary.is_dir():
