@@ -98,7 +98,11 @@ def test_two_ranks_look_without_a_change_under_zero(config):
     folder = Path(config).parent
     runs = []
     for zero in (2, 3):
-        engine = [f"engine={{kind: deepspeed, zero_stage: {zero}, device: cpu}}", "stages.all.steps=2", "evaluation.samples_per_manifest=2"]
+        engine = [
+            f"engine={{kind: deepspeed, zero_stage: {zero}, device: cpu}}",
+            "stages.all.steps=2",
+            "evaluation.samples_per_manifest=2",
+        ]
         runs += [
             [*engine, f"output_dir={folder / f'looks-{zero}'}", *LOOKS],
             [*engine, f"output_dir={folder / f'blind-{zero}'}", *BLIND],
