@@ -172,7 +172,7 @@ class FsdpEngine:
             for name, parameter in trainable.items()
         }
         state = {
-            "weights": {name: parameter.detach().to_local() for name, parameter in trainable.items()},
+            "weights": {name: parameter.to_local().detach() for name, parameter in trainable.items()},
             "buffers": dict(self.module.named_buffers()),
             "optimizer": optimizer,
         }

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medvlm.train.distributed import check_same_on_all_ranks, disconnect
@@ -135,6 +136,56 @@ def refusal_of_other_frozen_weights(config: EngineConfig, folder: Path) -> str:
     return "not refused"
 
 
+def whole_state(engine: Engine) -> dict[str, Tensor]:
+    """Trained weights and the optimizer's averages of FSDP, whole, on every rank."""
+    state = {}
+    for name, parameter in engine.module.named_parameters():
+        if parameter.requires_grad:
+            state[name] = parameter.full_tensor().detach().clone()
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[f"{name}.{key}"] = engine.optimizer.state[parameter][key].full_tensor()
+    return state
+
+
+def save_whole(config: EngineConfig, folder: Path) -> None:
+    """Train a little, save, and write beside the state what it holds, whole."""
+    engine, groups = start(config)
+    train(engine, groups, 0, 3)
+    if engine.rank == 0:
+        folder.mkdir(parents=True)
+    engine.barrier()
+    engine.save_state(folder)
+    state = whole_state(engine)
+    if engine.rank == 0:
+        save_file(state, folder / "whole")
+    engine.close()
+
+
+def loads_whole(config: EngineConfig, folder: Path) -> bool:
+    """Is a state of another number of processes, loaded by these, what was saved? And does it train on?"""
+    engine, groups = start(config)
+    engine.load_state(folder)
+    equal = equal_weights(whole_state(engine), load_file(folder / "whole"))
+    equal = equal and generates_alone(engine)
+    train(engine, groups, 3, 4)
+    engine.close()
+    return equal
+
+
+def generates_alone(engine: Engine) -> bool:
+    """With whole weights each rank may run the model as often as it likes, and it is the model that was gathered."""
+    weights = [engine.gather_state_dict()]
+    if dist.is_initialized():
+        dist.broadcast_object_list(weights)
+    plain = make_network()
+    plain.load_state_dict(weights[0])
+    inputs = torch.linspace(-1, 1, 24).view(3, 8)
+    with torch.no_grad(), engine.whole_weights():
+        for _ in range(1 + 2 * engine.rank):
+            out = engine.module(inputs)
+        return bool(torch.allclose(out, plain(inputs), atol=1e-6))
+
+
 def main(folder: Path, configs: list[dict]) -> None:
     results = []
     for number, fields in enumerate(configs):
@@ -155,6 +206,9 @@ def main(folder: Path, configs: list[dict]) -> None:
         row["early"] = steps_ended_early(config)
         row["resumed"] = resume_exactly(config, folder / f"state-{number}")
         row["refusal"] = refusal_of_other_frozen_weights(config, folder / f"state-{number}")
+        if fields == {"kind": "fsdp"}:
+            row["loaded"] = loads_whole(config, folder / "of-one")
+            save_whole(config, folder / "of-two")
         results.append((engine.rank, row))
     rank = results[0][0]
     try:

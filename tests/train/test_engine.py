@@ -23,7 +23,8 @@ worker = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(worker)
 
 DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
-QUICK: list[dict] = [{"kind": "accelerate"}, {"kind": "fsdp"}]
+FSDP = {"kind": "fsdp"}
+QUICK: list[dict] = [{"kind": "accelerate"}, FSDP]
 SLOW: list[dict] = [{"kind": "accelerate", "precision": "bf16"}, {"kind": "fsdp", "precision": "bf16"}]
 if DEEPSPEED:
     QUICK += [{"kind": "deepspeed", "zero_stage": stage} for stage in range(4)]
@@ -55,7 +56,10 @@ def two_ranks(tmp_path_factory):
     def of(config):
         configs = QUICK if config in QUICK else SLOW
         if id(configs) not in launched:
-            launched[id(configs)] = launch(configs, tmp_path_factory.mktemp("engines"))
+            folder = tmp_path_factory.mktemp("engines")
+            if FSDP in configs:
+                worker.save_whole(EngineConfig(**FSDP, device="cpu"), folder / "of-one")
+            launched[id(configs)] = launch(configs, folder)
         results, folder = launched[id(configs)]
         number = configs.index(config)
         return [result["engines"][number] for result in results], folder / str(number), results
@@ -68,7 +72,7 @@ def launch(configs: list[dict], folder: Path) -> tuple[list[dict], Path]:
     environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv-backend=c10d"]
     command += ["--rdzv-endpoint=localhost:0", str(WORKER), str(folder), json.dumps(configs)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-6000:]
     return [json.loads((folder / f"result-{rank}.json").read_text()) for rank in (0, 1)], folder
 
@@ -144,6 +148,12 @@ def test_resume_is_exact_and_refuses_other_frozen_weights(two_ranks, config):
     assert "not refused" not in refusals
     # Under ZeRO-3 only the rank that holds the changed part of the weight can see it, and stops the other.
     assert any("vision.0.weight" in r and "not those" in r for r in refusals), refusals
+
+
+def test_fsdp_loads_what_another_number_of_processes_saved(two_ranks):
+    rows, files, _ = two_ranks(FSDP)
+    assert [row["loaded"] for row in rows] == [True, True], "1 -> 2"
+    assert worker.loads_whole(EngineConfig(**FSDP, device="cpu"), files.parent / "of-two"), "2 -> 1"
 
 
 @every_engine
