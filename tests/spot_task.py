@@ -40,6 +40,10 @@ stages:
     steps: 45
 """
 
+FROM_CHECKPOINT = YAML[: YAML.index("model:")] + "model: {pretrained: CHECKPOINT}\n" + YAML[YAML.index("data:") :]
+FROM_CHECKPOINT = FROM_CHECKPOINT[: FROM_CHECKPOINT.index("  - name: format")] + YAML[YAML.index("  - name: rewards") :]
+"""The second stage alone, from the checkpoint of the first."""
+
 
 def write_spots(folder: Path, *, pictures: int = 64, seed: int = 0) -> None:
     """``questions.jsonl`` with the true answers, and ``format.jsonl`` of which one answer in three is right: a model
@@ -80,12 +84,7 @@ def conversation(number: int, answer: str) -> dict:
     return row | {"messages": [*row["messages"], {"role": "assistant", "content": answer}]}
 
 
-def write_config(path: Path, root: Path, **changes: str) -> str:
-    """The curriculum; each of ``changes`` takes the place of a line of the stage "rewards"."""
-    text = YAML.replace("ROOT", str(root)).replace("OUTPUT", str(path.with_suffix("")))
-    for old, new in changes.items():
-        lines = [line for line in text.split("- name: rewards")[1].splitlines() if line.strip().startswith(f"{old}:")]
-        assert len(lines) == 1, (old, lines)
-        text = text.replace(lines[0], f"    {old}: {new}")
-    path.write_text(text)
+def write_config(path: Path, root: Path) -> str:
+    """The curriculum, with its run folder beside it."""
+    path.write_text(YAML.replace("ROOT", str(root)).replace("OUTPUT", str(path.with_suffix(""))))
     return str(path)

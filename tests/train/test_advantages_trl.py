@@ -8,12 +8,12 @@ import torch
 
 pytest.importorskip("trl", reason="bash scripts/test_extras.sh runs these tests")
 
-import medvlm.model  # noqa: F401, E402  (before transformers' vision code: see model.vision_libraries)
-from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: E402
-from trl.trainer.utils import nanstd  # noqa: E402
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import nanstd
 
-from medvlm.train.config import ReinforcementConfig  # noqa: E402
-from medvlm.train.objectives.advantages import advantages_of, items_of, token_losses, token_weights  # noqa: E402
+import medvlm.model  # noqa: F401  (before transformers' vision code: see model.vision_libraries)
+from medvlm.train.config import ReinforcementConfig
+from medvlm.train.objectives.advantages import advantages_of, items_of, token_losses, token_weights
 
 ANSWERS, ROOM = 6, 9
 

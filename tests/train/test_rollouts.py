@@ -1,4 +1,4 @@
-"""Answers of a real tiny model: drawn from its own distribution, independent of their neighbours, and packed as they are."""
+"""Answers of a real tiny model: drawn from its own distribution, whatever they are written beside, packed as sampled."""
 
 import dataclasses
 
@@ -23,7 +23,12 @@ CONFIG = ReinforcementConfig(group_size=3, max_new_tokens=5, temperature=0.7)
 
 def prompts_of(processor) -> list[Prompt]:
     """An image, a text, a volume and two visuals: prompts of unlike lengths."""
-    asked = [(["image"], [an_image(1)]), ([], []), (["volume"], [a_volume(2)]), (["image", "volume"], [an_image(3), a_volume(4)])]
+    asked = [
+        (["image"], [an_image(1)]),
+        ([], []),
+        (["volume"], [a_volume(2)]),
+        (["image", "volume"], [an_image(3), a_volume(4)]),
+    ]
     prompts = []
     for number, (kinds, visuals) in enumerate(asked):
         chat = a_chat(kinds, "Is there a nodule?" * (number + 1))

@@ -29,7 +29,7 @@ def advantages_of(rewards: Tensor, config: ReinforcementConfig) -> Tensor:
 
 
 def without_signal(rewards: Tensor) -> Tensor:
-    """(prompts,) groups (prompts, group) whose answers are all worth the same, so that nothing can be learnt of them."""
+    """(prompts,) groups of (prompts, group) whose answers are all worth the same: nothing can be learnt of them."""
     return torch.isclose(rewards.std(dim=1), rewards.new_zeros(()))
 
 

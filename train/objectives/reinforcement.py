@@ -88,9 +88,9 @@ class Reinforcement(Objective):
     def prepare(self, engine: Engine, packs: Sequence[PackedBatch]) -> list[PackedBatch]:
         """Answers to the prompts in ``packs``, marked, in packs: the same number of them on all ranks."""
         groups = together(partial(self._groups, engine, packs), engine.device)
-        rewards = torch.tensor(
-            [[one.reward for one in group] for group in groups], dtype=torch.float64
-        ).reshape(len(groups), self.config.group_size)  # (prompts, group)
+        rewards = torch.tensor([[one.reward for one in group] for group in groups], dtype=torch.float64).reshape(
+            len(groups), self.config.group_size
+        )  # (prompts, group)
         silent = without_signal(rewards)
         together(partial(self.log.write, self.step, groups), engine.device)
         dropped = silent if self.config.algorithm == "dapo" else torch.zeros_like(silent)
@@ -159,9 +159,7 @@ class Reinforcement(Objective):
 
     def __call__(self, model: nn.Module, batch: PackedBatch) -> Loss:
         assert isinstance(batch, RolloutBatch)
-        new, entropies, where = token_log_probabilities_and_entropies(
-            model, batch, temperature=self.config.temperature
-        )
+        new, entropies, where = token_log_probabilities_and_entropies(model, batch, temperature=self.config.temperature)
         answer = torch.searchsorted(batch.cu_seqlens[1:].to(where.dtype), where, right=True)  # (N,)
         lengths = sums_per_sample(torch.ones_like(new), supervised_positions(batch), batch.cu_seqlens)
         old = new.detach() if batch.old is None else batch.old

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -82,7 +83,7 @@ def samples_in(batch: PackedBatch, processor: Processor) -> list[Rendered]:
     ends = batch.cu_seqlens.tolist()
     tokens, positions = batch.tokens.numpy(), batch.positions.numpy()
     found = []
-    for start, stop in zip(ends, ends[1:], strict=False):
+    for start, stop in pairwise(ends):
         ids = tokens[start:stop]
         wanted = int((ids == processor.visual_token_id).sum())
         shown = []
@@ -167,10 +168,7 @@ def _filled(scored: Iterable[Scored], tokens_per_pack: int, patches_per_pack: in
 
 def _packed(members: Sequence[Scored]) -> RolloutBatch:
     batch = collate(
-        [
-            (one.prompt.sample.sample_id, (rendered_answer(one.prompt.rendered, one.answer.tokens),))
-            for one in members
-        ],
+        [(one.prompt.sample.sample_id, (rendered_answer(one.prompt.rendered, one.answer.tokens),)) for one in members],
         [one.prompt.sample for one in members],
     )
     return with_advantages(batch, [one.advantage for one in members], items=0.0)
