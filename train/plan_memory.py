@@ -135,7 +135,9 @@ def activations(model: Model, curriculum: Curriculum, stage: Stage) -> float:
     data, width = curriculum.data, 2 if curriculum.engine.precision == "bf16" else 4
     again = checkpointed_components(curriculum.engine)
     moved = set(stage.learning_rate.of_components()) | set(stage.lora.components if stage.lora else ())
-    rows = {"vision": data.patches_per_pack, "text": data.tokens_per_pack}
+    # Processes that share a pack each run the encoder on all of it, and the decoder on their tokens.
+    tokens = -(-data.tokens_per_pack // curriculum.engine.sequence_parallel)
+    rows = {"vision": data.patches_per_pack, "text": tokens}
     held, behind = 0.0, False
     for component, (hidden, layers) in model.sizes().items():
         behind = behind or component in moved or (component == "text" and "projector" in moved)

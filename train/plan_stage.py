@@ -100,8 +100,9 @@ def plan_stage(
     drawn = np.unique([index for pack in packs for index in pack])
     ends = np.cumsum([len(source) for source in data.rows.sources])
     counts = np.diff(np.searchsorted(drawn, ends), prepend=0)
-    steps = data.steps(stage, hardware.processes)
-    share = steps * hardware.processes * stage.packs_per_step / len(packs)
+    groups = max(1, hardware.processes // curriculum.engine.sequence_parallel)  # each takes packs of its own
+    steps = data.steps(stage, groups)
+    share = steps * groups * stage.packs_per_step / len(packs)
     tokens = [sum(length.tokens for length in pack) for pack in lengths]
     patches = [sum(length.patches for length in pack) for pack in lengths]
     # A few from everywhere, so that every source of the mixture is likely among them.
