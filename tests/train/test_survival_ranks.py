@@ -1,6 +1,6 @@
 """Two processes under torchrun: killed at any moment, signalled, of another number, or one of them hanging.
 
-MEDVLM_CRASHES=20 asks for so many kills instead of a few.
+MEDVLM_CRASHES=20 asks for so many kills instead of a few, and for all engines where otherwise some stand for them.
 """
 
 import json
@@ -149,7 +149,7 @@ def test_what_is_no_number_moves_no_weight_under_any_engine(data, tmp_path):
     """The loss, then the gradient, of packs with one sample; two ranks, of which one has it."""
     config = write_config(tmp_path / "run.yaml", data, steps=6)
     runs = []
-    for number, engine in enumerate([*ENGINES, *BF16]):
+    for number, engine in enumerate([*ENGINES, *(BF16 if "MEDVLM_CRASHES" in os.environ else BF16[2:3])]):
         accident = ["nan", "s03"] if number % 2 else ["inf", "s03"]
         runs.append({"overrides": [*engine, f"output_dir={tmp_path / str(number)}"], "accident": accident})
     codes, _ = launch(config, runs, processes=2)
@@ -175,7 +175,9 @@ def test_what_is_no_number_moves_no_weight_under_any_engine(data, tmp_path):
 def test_two_processes_then_one_then_two(data, tmp_path):
     """Each sample is seen as often as before: the losses of the uninterrupted training, up to rounding."""
     config = write_config(tmp_path / "run.yaml", data, steps=9)
-    engines = [engine for engine in ENGINES if "engine.zero_stage=0" not in engine] + BF16[1:2]
+    engines = [ENGINES[0], ENGINES[3], ENGINES[4]]
+    if "MEDVLM_CRASHES" in os.environ:
+        engines += [ENGINES[2], BF16[2]]
     places = [[*engine, f"output_dir={tmp_path / str(number)}"] for number, engine in enumerate(engines)]
     straight = [[*engine, f"output_dir={tmp_path / f'straight-{n}'}"] for n, engine in enumerate(engines)]
     codes, _ = launch(
