@@ -121,6 +121,30 @@ def _minus_probabilities(scores: Tensor, targets: Tensor) -> Tensor:
     return gradient
 
 
+def _one_part(
+    head: LanguageHead,
+    rows: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+    temperature: float,
+    with_entropy: bool,
+    trained: list[Tensor],
+) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+    """Log-probabilities, entropies, and gradients of rows and layer; a function, so that its logits go before the next
+    are made."""
+    with torch.enable_grad():
+        leaf = rows.detach().requires_grad_()
+        logits = head.logits(leaf)
+    scores = _scores(logits.detach(), temperature)
+    values, entropies = _at(scores, targets), _entropies(scores) if with_entropy else None
+    above = _minus_probabilities(scores, targets)
+    if weights is not None:
+        above.mul_(weights[:, None])
+    if temperature != 1:
+        above.div_(temperature)
+    return values, entropies, torch.autograd.grad(logits, [leaf, *trained], above.to(logits.dtype))
+
+
 class _RowGradients(torch.autograd.Function):
     """A frozen layer: a log-probability depends on its own row only, so its gradient is one row, made at once."""
 
@@ -135,15 +159,11 @@ class _RowGradients(torch.autograd.Function):
         for rows, wanted in _split(_parts(head, hidden), hidden, targets):
             place = slice(start, start + len(rows))
             start += len(rows)
-            with torch.enable_grad():
-                leaf = rows.detach().requires_grad_()
-                logits = head.logits(leaf)
-            scores = _scores(logits.detach(), temperature)
-            values[place] = _at(scores, wanted)
-            if with_entropy:
-                entropies[place] = _entropies(scores)
-            above = _minus_probabilities(scores, wanted).div_(temperature).to(logits.dtype)
-            (gradient[place],) = torch.autograd.grad(logits, leaf, above)
+            made = _one_part(head, rows, wanted, None, temperature, with_entropy, [])
+            values[place], found, (gradient[place],) = made
+            if found is not None:
+                entropies[place] = found
+            del made, found
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(entropies)
         return values, entropies
@@ -170,15 +190,11 @@ class _WeightedSum(torch.autograd.Function):
         for rows, wanted, weight in _split(_parts(head, hidden), hidden, targets, weights):
             place = slice(start, start + len(rows))
             start += len(rows)
-            with torch.enable_grad():
-                leaf = rows.detach().requires_grad_()
-                logits = head.logits(leaf)
-            scores = _scores(logits.detach())
-            total += (_at(scores, wanted) * weight).sum()
-            above = _minus_probabilities(scores, wanted).mul_(weight[:, None]).to(logits.dtype)
-            gradient[place], *parts = torch.autograd.grad(logits, [leaf, *trained], above)
+            found, _, (gradient[place], *parts) = _one_part(head, rows, wanted, weight, 1.0, False, list(trained))
+            total += (found * weight).sum()
             for total_of_one, part in zip(sums, parts, strict=True):
                 total_of_one += part
+            del parts, part  # or the next part's would lie beside it
         ctx.gradients = [gradient, *(s.to(p.dtype) for s, p in zip(sums, trained, strict=True))]
         return total
 

@@ -19,6 +19,7 @@ from medvlm.model.loading import Model, Processor, load_checkpoint, save_checkpo
 from medvlm.train.adapter import save_adapter
 from medvlm.train.agreement import together
 from medvlm.train.assemble import component_of, set_trainable
+from medvlm.train.attention import choose_attention
 from medvlm.train.checkpointing import checkpoint_activations
 from medvlm.train.config import Curriculum, Stage, fingerprint
 from medvlm.train.data import prepare_data, stage_cost
@@ -88,6 +89,7 @@ def run_stage(
     say(f"trains {describe(trained)} of {sum(p.numel() for p in model.parameters()):,} parameters")
     if meter.peak is not None:
         say(f"MFU is a share of {meter.peak}")
+    say(f"attention: {choose_attention(model, curriculum.engine, ranks.device)}")
     if again:
         say(f"computes activations again in the backward pass: {', '.join(again)}")
     if model.pads_because:

@@ -114,9 +114,10 @@ def a_pack(size: Size, model: Model) -> PackedBatch:
     """Questions about images, and one about a volume: half of the tokens are visual, and a third of the rest is
     supervised."""
     generator = torch.Generator().manual_seed(0)
-    merge = model.merge  # type: ignore[union-attr]
+    merge: list[int] = model.merge  # type: ignore[union-attr, assignment]
     shared = merge[0] * merge[1] * merge[2]
-    tokens, targets, ends, grids, kinds, counts = [], [], [0], [], [], []
+    tokens, targets, ends, kinds, counts = [], [], [0], [], []
+    grids: list[tuple[int, int, int]] = []
     length = size.tokens // 8
     while ends[-1] < size.tokens:
         is_volume = not grids
@@ -191,7 +192,8 @@ def measure(name: str, size: Size, engine_config: EngineConfig, repeats: int, ad
     stage = Stage(name="bench", mixture=(Source(manifest="none"),), steps=1, **CASES[name])
     model = a_model(size)
     set_trainable(model, stage)
-    groups = parameter_groups(model.named_parameters(), lambda n: component_of(model, n), stage.peak_learning_rates(), 0)
+    rates = stage.peak_learning_rates()
+    groups = parameter_groups(model.named_parameters(), lambda n: component_of(model, n), rates, 0)
     engine = make_engine(engine_config, model.train(), groups)
     pack = a_pack(size, model)
     trained, adapted = tuple(stage.learning_rate.of_components()), stage.lora.components if stage.lora else ()
@@ -204,7 +206,8 @@ def measure(name: str, size: Size, engine_config: EngineConfig, repeats: int, ad
     step()
     with Recorder() as recorder:
         step()
-    steps, floors = [], []
+    steps: list[float] = []
+    floors: list[float] = []
     for _ in range(repeats):
         for times, work in ((steps, step), (floors, recorder.again)):
             gc.collect()

@@ -32,9 +32,8 @@ class EngineConfig:
         device: "auto" takes CUDA when there is one.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them: true, or the
             components whose activations are. What no gradient passes through keeps none anyway.
-        compile: components whose layers torch.compile turns into one kernel each.
-        attention: "auto" takes flash-attn where it is installed and the GPU and the precision allow it, else torch's
-            own kernels; a name forces one.
+        attention: "auto" takes flash-attn where it is installed and GPU and precision allow it, else torch's own; a
+            name forces one.
         preflight: run the largest packs before the first step, without an update, so that what does not fit shows then.
         save_async: copy states to host memory and write them while training goes on.
         hang_minutes: how long a rank may stand at one place before the one that is behind is named and all end.
@@ -50,7 +49,6 @@ class EngineConfig:
     gradient_clip: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     activation_checkpointing: bool | tuple[Part, ...] = False
-    compile: tuple[Part, ...] = later(())
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = later("auto")
     preflight: bool = aside(True)
     save_async: bool = aside(True)
