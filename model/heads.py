@@ -10,8 +10,15 @@ from torch import nn
 
 from medvlm.model.config import MedVLMConfig
 from medvlm.model.head_contrastive import ContrastiveHead
+from medvlm.model.head_findings import FindingsHead, ProgressionHead
+from medvlm.model.head_triplets import TripletsHead
 
-KINDS: dict[str, Callable[..., nn.Module]] = {"contrastive": ContrastiveHead}
+KINDS: dict[str, Callable[..., nn.Module]] = {
+    "contrastive": ContrastiveHead,
+    "findings": FindingsHead,
+    "progression": ProgressionHead,
+    "triplets": TripletsHead,
+}
 """Name of a head -> what makes it from (config of the model, its arguments)."""
 
 

@@ -26,6 +26,7 @@ from medvlm.data_recipes.shards.cache import ShardCache
 from medvlm.data_recipes.shards.reader import ShardSet
 from medvlm.model.flops import model_flops
 from medvlm.train.config import DataConfig, Stage
+from medvlm.train.objectives.auxiliary_labels import check_labels
 from medvlm.train.objectives.contrastive import paired
 from medvlm.train.rewards import asked_of, why_not_marked
 
@@ -207,6 +208,8 @@ def open_rows(config: DataConfig, manifest: str) -> Rows:
 
 def _accepted_as(stage: Stage) -> str:
     """What tells apart stages that take other samples."""
+    if stage.auxiliary:
+        return f"{stage.objective} {sorted(loss.kind for loss in stage.auxiliary)}"
     if stage.reinforcement is None:
         return stage.objective
     return f"{stage.objective} {sorted(stage.reinforcement.rewards)} {stage.reinforcement.server is not None}"
@@ -239,6 +242,8 @@ def _accept(row: Sample, stage: Stage, manifest: Path) -> None:
             mend="name a training manifest",
             sample_id=row.sample_id,
         )
+    for loss in stage.auxiliary:
+        check_labels(row, loss.kind, f"{manifest}, sample {row.sample_id}")
 
 
 def _accept_asked(row: Sample, stage: Stage, manifest: Path) -> None:

@@ -19,6 +19,14 @@ def heads_of(stage: Stage) -> dict[str, dict[str, Any]]:
         heads["contrastive"] = {
             "size": config.size, "pooling": config.pooling, "reads": config.text, "bias": config.bias is not None,
         }  # fmt: skip
+    for loss in stage.auxiliary:
+        names = list(loss.findings)
+        if loss.kind == "triplets":
+            heads["triplets"] = {
+                "entities": names, "positions": list(loss.positions), "size": loss.size, "layers": loss.layers,
+            }  # fmt: skip
+        else:
+            heads[loss.kind] = {"findings": names, "pooling": loss.pooling}
     return heads
 
 

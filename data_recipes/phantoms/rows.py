@@ -10,6 +10,7 @@ import numpy as np
 from medvlm.data_recipes.grounding import extent_mm
 from medvlm.data_recipes.phantoms import ct, radiograph
 from medvlm.data_recipes.phantoms.boxes import Boxes, ct_boxes, radiograph_boxes
+from medvlm.data_recipes.phantoms.labels import labels, progression
 from medvlm.data_recipes.phantoms.language import (
     CAPTION_REQUEST,
     REPORT_REQUEST,
@@ -89,13 +90,18 @@ class _Writer:
             licence="Apache-2.0",
             split=self.patient.split,
             turns=turns,
-            metadata={"modality": MODALITIES[self.dimension], "dimension": self.dimension, **more},
+            metadata={"modality": MODALITIES[self.dimension], "dimension": self.dimension, **self._known(), **more},
             **others,
         )
 
-    def single(self, name: str, ask: Ask, *visuals: VisualRef) -> Sample:
+    def _known(self) -> dict[str, Any]:
+        if self.dimension == "video":
+            return labels(self.patient.cine_findings or (), CINE_KINDS)
+        return labels(self.patient.findings, CHEST_KINDS)
+
+    def single(self, name: str, ask: Ask, *visuals: VisualRef, **others: Any) -> Sample:
         """One question and its answer."""
-        return self.sample(name, _turns(((*visuals, ask.prompt), ask.answer)))
+        return self.sample(name, _turns(((*visuals, ask.prompt), ask.answer)), **others)
 
     def evaluation(self, name: str, ask: Ask, *visuals: VisualRef) -> Sample:
         """One question whose answer stands in ``question``."""
@@ -148,7 +154,8 @@ def rows_of(patient: VirtualPatient, visuals: Visuals, rng: np.random.Generator)
         ask, writer = ask_change(patient.findings[0]), _Writer(patient, "2d")
         both = (visuals.prior, visuals.radiograph)
         if patient.split == "train":
-            rows += [("train_2d", writer.single("change", ask, *both))]
+            changed = {"progression": progression(patient.findings[0])}
+            rows += [("train_2d", writer.single("change", ask, *both, metadata=changed))]
         else:
             rows += [(f"{patient.split}_questions", writer.evaluation("q-change", ask, *both))]
     if patient.split == "train" and not patient.for_preference and patient.index % 4 == 1:

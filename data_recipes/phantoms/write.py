@@ -23,7 +23,7 @@ from medvlm.data_recipes.phantoms.radiograph import render_prior, render_radiogr
 from medvlm.data_recipes.phantoms.rows import MANIFESTS, Row, Visuals, grounding_rows, rows_of
 from medvlm.data_recipes.sample import Sample, Split, VisualRef
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same seed would give other bytes."""
 
 FRACTIONS = (0.80, 0.05, 0.15)

@@ -1,4 +1,4 @@
-"""Run by torchrun from test_contrastive_ranks.py: one step of contrastive and auxiliary losses on engines, two ranks."""
+"""Run by torchrun from test_contrastive_ranks.py: steps of contrastive and auxiliary losses on every engine."""
 
 from __future__ import annotations
 
@@ -45,6 +45,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "contrastive": ContrastiveConfig(size=16, loss="siglip", pooling="attention", text="mean"),
     },
 }
+NAMES = ("nodule", "effusion", "mass")
+VARIANTS["auxiliaries"] = {
+    "objective": "supervised",
+    "learning_rate": LearningRates(vision=RATE, projector=RATE, text=RATE, heads=RATE),
+    "auxiliary": (
+        AuxiliaryLoss(kind="findings", findings=NAMES, positive_weights={"mass": 3.0}, pooling="attention"),
+        AuxiliaryLoss(kind="progression", findings=NAMES, weight=0.5),
+        AuxiliaryLoss(kind="triplets", findings=NAMES, positions=("left", "right"), size=16, layers=2),
+    ),
+}
+VARIANTS["contrastive with findings"] = {
+    "learning_rate": LearningRates(heads=RATE),
+    "lora": Lora(rank=2, targets=("vision.mlp", "text.mlp"), learning_rate=RATE),
+    "auxiliary": (AuxiliaryLoss(kind="findings", findings=NAMES, weight=2.0),),
+}
 # One line is a step: what each pack of each rank holds. In the second step one rank has nothing that could be read.
 STEPS = (
     (((0, 1), (2,)), ((3,), (4, 5, 6))),
@@ -69,7 +84,7 @@ def pack_of(processor: MedVLMProcessor, folder: Path, members: tuple[int, ...]) 
 
 
 def train(config: EngineConfig, variant: str, start: Path, folder: Path) -> None:
-    """Take the steps; losses and the weights lie in ``folder`` afterwards. One process takes the packs of both ranks."""
+    """Take the steps; losses and weights lie in ``folder`` afterwards. One process takes the packs of both ranks."""
     stage = stage_of(variant)
     seed_everything(3)
     model, processor = load_checkpoint(start)
