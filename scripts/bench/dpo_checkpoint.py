@@ -48,7 +48,7 @@ def write_checkpoint(folder: Path) -> None:
         clean_up_tokenization_spaces=False,
     )
     tokenizer.add_tokens(list(SPECIAL), special_tokens=True)
-    start, end, image, video = (tokenizer.convert_tokens_to_ids(token) for token in SPECIAL[:4])
+    start, end, image, video = (int(tokenizer.convert_tokens_to_ids(token)) for token in SPECIAL[:4])  # type: ignore[arg-type]
     text = {
         "vocab_size": 8192, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,
         "num_key_value_heads": 2, "intermediate_size": 768, "max_position_embeddings": 4096,

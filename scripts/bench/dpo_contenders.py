@@ -33,8 +33,8 @@ WARMUP = 2
 """Steps that are not timed."""
 
 PEERS = (
-    "python -m venv .venv-peers, point it at the packages of the usual environment by a .pth file (docs/benchmarks.md), "
-    "and .venv-peers/bin/pip install -c constraints.txt trl datasets"
+    "python -m venv .venv-peers, point it to the usual packages by a .pth file (docs/benchmarks.md), and "
+    "run .venv-peers/bin/pip install -c constraints.txt trl datasets"
 )
 
 
