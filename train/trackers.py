@@ -98,7 +98,10 @@ class WeightsAndBiases:
             project=os.environ.get("WANDB_PROJECT", "medvlm"), group=run, name=f"{run}/{folder.name}", id=name,
             resume="allow", dir=str(output), config=dict(settings),
             # Nothing but the numbers: no code, no console, no git remote, no name of the machine, no command line.
-            settings=wandb.Settings(save_code=False, console="off", disable_git=True, x_disable_meta=True, x_save_requirements=False, host="-"),
+            settings=wandb.Settings(
+                save_code=False, console="off", disable_git=True, x_disable_meta=True, x_save_requirements=False,
+                host="-",
+            ),
         )  # fmt: skip
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
