@@ -8,7 +8,7 @@ from typing import Literal
 
 from medvlm.train.settings.checks import check_range, later, refuse
 
-AuxiliaryKind = Literal["findings", "progression", "triplets", "unpaired"]
+AuxiliaryKind = Literal["findings", "progression", "triplets"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +17,13 @@ class AuxiliaryLoss:
 
     Attributes:
         kind: "findings" (one yes or no for each finding), "progression" (better, same, worse for each finding),
-            "triplets" (entity and position, MedKLIP), "unpaired" (visuals and texts that do not belong together,
-            MedRAT).
+            "triplets" (entity and position, MedKLIP).
         weight: of this loss beside that of the objective.
         findings: names of the labels, as they stand in the metadata of samples; for triplets the entities.
         positions: only for triplets: where an entity may be.
         positive_weights: only for findings: name -> how much more a present one counts than an absent one (1).
         pooling: how the patches of a visual become one vector; triplets have queries of their own.
-        size: of the space of triplets and of unpaired visuals and texts.
+        size: only for triplets: width of the queries.
         layers: only for triplets: how often the queries look at the patches.
     """
 
