@@ -191,7 +191,7 @@ def isolation(device: torch.device) -> dict[str, float]:
         for parameter in model.parameters():  # at the tiny scale of the start every logit is alike
             if parameter.ndim > 1:
                 parameter.mul_(4)
-    model = model.to(device).eval()
+    model = model.to(device).eval()  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
     samples = []
     for number in range(8):
