@@ -9,15 +9,17 @@
     medvlm data deidentify FOLDER --out CLEAN      DICOM tags and texts without names, and what may have been missed
     medvlm data pairs MANIFEST --out PAIRS         preference pairs by named rules, other images, or the model itself
     medvlm data shard MANIFEST --out SHARDS        WebDataset shards for streaming, resumable and checksummed
-    medvlm plan configs/quickstart.yaml            what a training would do, without training
+    medvlm tiny configs/presets/m3d.yaml --out T   a tiny copy of any curriculum with virtual patients, to rehearse it
+    medvlm plan configs/quickstart.yaml            what a training would do and cost, without training
     medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
+    medvlm report runs/quickstart                  one page: curves, where the time went, samples as the model saw them
     medvlm eval --model CHECKPOINT --data data/test_questions.jsonl --out runs/eval
     medvlm eval-pairs --model CHECKPOINT --data data/test_pairs.jsonl
     medvlm chat --model CHECKPOINT scan.nii.gz     ask about a picture, a volume or a clip
     medvlm export CHECKPOINT --out FOLDER          a plain transformers folder with a model card; to a hub if asked
 
 On several processes: torchrun --nproc_per_node=8 -m medvlm.train.run CONFIG (the same arguments as medvlm train).
-Each command says more with --help. Exit codes: 0 done, 1 done but something is wrong, 2 refused: read the message.
+Each command says more with --help. Exit codes: 0 done, 1 done but something is wrong, 2 refused: read the message, 75 a training stopped by a signal and saved.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ COMMANDS = {
     ("data", "shard"): "medvlm.data_recipes.shards.shard",
     ("train",): "medvlm.train.run",
     ("plan",): "medvlm.train.plan",
+    ("report",): "medvlm.train.run_report",
+    ("tiny",): "medvlm.scripts.tiny_copy",
     ("eval",): "medvlm.eval.run",
     ("eval-pairs",): "medvlm.eval.pairs",
     ("chat",): "medvlm.scripts.chat",

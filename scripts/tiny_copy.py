@@ -213,7 +213,7 @@ def _check_kinds(curriculum: Curriculum, kinds: Mapping[str, str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: 0 written, 2 refused."""
     parser = argparse.ArgumentParser(
-        prog="tiny_copy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="medvlm tiny", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", help="YAML of one curriculum")
     parser.add_argument("overrides", nargs="*", help="dotted overrides, as for medvlm train")

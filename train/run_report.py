@@ -224,7 +224,7 @@ def plots_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m medvlm.train.run_report", description=__doc__,
+        prog="medvlm report", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("run", type=Path, help="output_dir of a training, finished or not")

@@ -95,7 +95,7 @@ def test_unknown_commands_are_refused_with_the_known_ones(words, capsys):
     assert (
         repr(" ".join(words)) in said
         and "data phantoms, data walk, data init" in said
-        and "train, plan, eval" in said
+        and "train, plan, report, tiny, eval" in said
         and "--help" in said
     )
 
