@@ -1,6 +1,6 @@
 """Useful tokens a second of supervised fine-tuning: ours, TRL's SFTTrainer and transformers' Trainer.
 
-    python -m medvlm.scripts.bench.sft [--repeats 3] [--steps 12] [--device auto] [--json] [--write docs/benchmarks.md]
+    python -m medvlm.scripts.bench.sft [--repeats 3] [--steps 10] [--device auto] [--json] [--write docs/benchmarks.md]
 
 All train the same small Qwen2.5-VL with random weights, in full, with AdamW in the same precision, on the same samples:
 45 % short questions on an image, 30 % chats, 15 % texts, 10 % volumes shown as 16 images. The peers take 8 samples a
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=3, help="trainings of each contender (default 3)")
-    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of each, two untimed (default 12)")
+    parser.add_argument("--steps", type=int, default=10, help="optimizer steps of each, two untimed (default 10)")
     parser.add_argument("--batch", type=int, default=8, help="samples of a step of the peers (default 8)")
     parser.add_argument("--tokens", type=int, default=2048, help="tokens of a pack of ours (default 2048)")
     parser.add_argument("--samples", type=int, default=200, help="that are written (default 200)")
@@ -102,8 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         )  # fmt: skip
         print(json.dumps(CONTENDERS[options.contender](task)))
         return 0
-    from medvlm.scripts.bench.dpo_checkpoint import write_checkpoint
-    from medvlm.scripts.bench.sft_data import write_samples
+    from medvlm.scripts.bench.sft_data import write_samples, write_start
 
     runs: Runs = {"medvlm": [], "TRL": [], "transformers": []}
     with (
@@ -111,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
         tracking("trainings", len(runs) * options.repeats) as track,
     ):
         folder = Path(place)
-        write_checkpoint(folder / "start")
+        write_start(folder / "start")
         write_samples(folder, options.samples)
         for _ in range(options.repeats):
             for who, own in runs.items():
