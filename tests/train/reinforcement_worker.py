@@ -7,7 +7,7 @@ import torch
 
 from medvlm.train.config import load_curriculum
 from medvlm.train.distributed import connect, disconnect
-from medvlm.train.run import run_curriculum
+from medvlm.train.run_stages import run_curriculum
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Answers of a real tiny model: drawn from its own distribution, whatever they are written beside, packed as sampled."""
+"""Answers of a real tiny model: drawn from its distribution, whatever they are written beside; packed as sampled."""
 
 import dataclasses
 
@@ -11,6 +11,7 @@ from medvlm.data_recipes.packing import collate
 from medvlm.data_recipes.sample import Question, Sample, Turn
 from medvlm.eval.models import end_ids
 from medvlm.model import MedVLMProcessor
+from medvlm.model.batch import IGNORED
 from medvlm.model.log_probabilities import token_log_probabilities
 from medvlm.train.config import EngineConfig, ReinforcementConfig
 from medvlm.train.engine import make_engine
@@ -119,6 +120,21 @@ def test_packs_hold_the_sampled_ids_and_score_as_each_answer_alone(processor, en
             alone += token_log_probabilities(engine.module, collate([("a", (rendered,))]))[0].tolist()
     assert found == pytest.approx(alone, abs=2e-5)
     assert [a for pack in packs for a in pack.advantages.tolist()] == [0, 1, 2] * len(prompts)
+
+
+def test_training_sees_an_answer_as_it_was_written(processor, engine):
+    """Next to temperature 0 each sampled token is the likeliest at its place in the pack: same positions, same past."""
+    prompts = prompts_of(processor)
+    config = dataclasses.replace(CONFIG, temperature=1e-5)
+    ones = scored(prompts, OwnSampler(config, processor, seed=1).write(engine, prompts, step=0))
+    (pack,) = packs_of(ones, 10_000, 10_000)
+    with torch.no_grad():
+        logits = engine.module(**pack.model_inputs()).logits[0]
+    logits[:, processor.visual_token_id] = -torch.inf
+    logits[:, len(processor.tokenizer) :] = -torch.inf
+    trained = pack.targets != IGNORED
+    assert int(trained.sum()) == sum(len(one.answer.tokens) for one in ones)
+    assert torch.equal(logits.argmax(dim=1)[trained], pack.targets[trained])
 
 
 def test_a_pack_comes_apart_as_it_was_laid_together(processor):

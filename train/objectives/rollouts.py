@@ -14,7 +14,8 @@ from medvlm.data_recipes.packing import collate
 from medvlm.data_recipes.sample import Sample
 from medvlm.model.batch import PackedBatch
 from medvlm.model.loading import Processor
-from medvlm.model.processing import PatchedVisual, Rendered
+from medvlm.model.processing import AXIS_KIND, PatchedVisual, Rendered
+from medvlm.model.visual import Kind
 from medvlm.train.rewards import Asked, Mark
 
 
@@ -124,7 +125,7 @@ def _tokens_made(batch: PackedBatch, processor: Processor) -> list[int]:
     if bool(batch.kept.all()):
         return batch.visual_tokens.tolist()
     rule = processor.rule  # type: ignore[union-attr]  # only our own processor drops tokens
-    kinds = ("image", "volume", "video")
+    kinds: dict[int, Kind] = {code: kind for kind, code in AXIS_KIND.items()}  # type: ignore[misc]
     return [
         rule.tokens(tuple(grid), kinds[kind])
         for grid, kind in zip(batch.grids.tolist(), batch.axis_kinds.tolist(), strict=True)

@@ -145,7 +145,7 @@ def answer_of(written: np.ndarray, processor: Processor, ends: Sequence[int]) ->
     text = written if cut_off else written[: where[0]]
     return Answer(
         tokens=(written if cut_off else written[: where[0] + 1]).astype(np.int64),
-        text=processor.tokenizer.decode(text.tolist(), skip_special_tokens=True).strip(),
+        text=str(processor.tokenizer.decode(text.tolist(), skip_special_tokens=True)).strip(),
         cut_off=cut_off,
     )
 
