@@ -15,7 +15,8 @@ from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.sample import Sample, Turn, VisualRef
 from medvlm.model import load_checkpoint, save_checkpoint
 from medvlm.model.head_contrastive import LARGEST_LOG_SCALE, embed_pairs, pack_texts
-from medvlm.train.assemble import component_of, set_trainable
+from medvlm.model.loading import empty_model
+from medvlm.train.assemble import component_of, parameters, set_trainable
 from medvlm.train.config import ContrastiveConfig, EngineConfig, LearningRates, Lora, Source, Stage
 from medvlm.train.engine import make_engine
 from medvlm.train.loop import items, mean
@@ -307,3 +308,15 @@ def test_what_a_contrastive_stage_does_not_run_is_frozen(processor, tied):
     assert set(trained) == {"vision", "text", "heads"}
     assert model.text.get_output_embeddings().weight.requires_grad is tied
     assert model.get_input_embeddings().weight.requires_grad
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_heads_are_planned_without_weights(processor, loss):
+    config = ContrastiveConfig(size=16, loss=loss, pooling="attention")
+    full = tiny_model(processor)
+    empty = empty_model(full.config)
+    trained = set_trainable(empty, stage_of(contrastive=config))
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    assert parameters(empty)["heads"] == trained["heads"]
+    full.config.heads = {}  # the empty model shares its config
+    assert set_trainable(full, stage_of(contrastive=config)) == trained
