@@ -38,7 +38,7 @@ def choose_attention(model: Model, config: EngineConfig, device: torch.device) -
             where="configuration",
             mend="use attention: auto",
         )
-    wanted = config.attention
+    wanted: str = config.attention
     if wanted == "auto" and runs_flash:
         wanted = FLASH
     if wanted != "auto":

@@ -113,15 +113,17 @@ class WithFeatures:
         if batch.features is not None:
             return batch
         missing = [index for index, visual in enumerate(batch.named) if visual.features is None]
+        blank = self._blank is None and len(batch.grids) == 0
+        more = _more(model, len(missing) + blank, batch.tokens.device)
         sizes = batch.grids.prod(dim=1)[missing].tolist()
         made: dict[int, Tensor] = {}
         for index, patches in zip(missing, batch.patches.split(sizes) if sizes else (), strict=True):
             made[index] = self._encode(model, batch, index, patches)
         self.encoded, self.read = self.encoded + len(missing), self.read + len(batch.named) - len(missing)
-        self._keep_step(model, batch, len(missing))
+        text = replace(batch, grids=batch.grids[:0])
+        for _ in range(more + blank):
+            self._blank = model(run=lambda inner: inner.encode_pack(text))
         if len(batch.grids) == 0:
-            if self._blank is None:
-                self._blank = model(run=lambda inner: inner.encode_pack(batch))
             return replace(batch, features=self._blank)
         device = batch.tokens.device
         found = [made[i] if i in made else visual.features.to(device) for i, visual in enumerate(batch.named)]
@@ -136,18 +138,6 @@ class WithFeatures:
         kept = features.detach().to("cpu", copy=True)
         self._waiting.append(self._writer.submit(self.cache.put, batch.named[index], kept))
         return features
-
-    def _keep_step(self, model: nn.Module, batch: PackedBatch, done: int) -> None:
-        """Under ZeRO-3 a pass of the encoder is a collective: all ranks run it as often as the one that must most."""
-        divided = any(hasattr(p, "ds_id") for n, p in model.named_parameters() if "vision." in n)
-        if not divided or not dist.is_initialized() or dist.get_world_size() == 1:
-            return
-        blank = self._blank is None and len(batch.grids) == 0
-        most = torch.tensor(done + blank, device=batch.tokens.device)
-        dist.all_reduce(most, op=dist.ReduceOp.MAX)
-        text = replace(batch, grids=batch.grids[:0])
-        for _ in range(int(most) - done - blank):
-            model(run=lambda inner: inner.encode_pack(text))
 
     def __enter__(self) -> WithFeatures:
         return self
@@ -164,3 +154,16 @@ class WithFeatures:
         self._writer.shutdown(wait=True)
         for future in self._waiting:
             future.result()
+
+
+def _more(model: nn.Module, passes: int, device: torch.device) -> int:
+    """Passes of the encoder that this rank must add to its own ``passes``, before it makes any.
+
+    Under ZeRO-3 each is a collective, so all ranks make as many as the one that must make most.
+    """
+    divided = any(hasattr(p, "ds_id") for name, p in model.named_parameters() if "vision." in name)
+    if not divided or not dist.is_initialized() or dist.get_world_size() == 1:
+        return 0
+    most = torch.tensor(passes, device=device)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most) - passes

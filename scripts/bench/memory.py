@@ -117,7 +117,7 @@ def volume_case(depth: int, again: bool, device: torch.device) -> int:
         "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 768,
     }  # fmt: skip
     model = build_model(vision, {"hidden_size": 512, "merge": [1, merge, merge]}, {"config": text}, 4096, 1)
-    model.to(device).train()
+    model.to(device).train()  # type: ignore[arg-type]
     checkpoint_activations(model, again)
 
     def step(slabs: int) -> None:

@@ -1,5 +1,6 @@
 """Features of a frozen encoder on disk: the same losses, nothing read or encoded twice, and never those of another."""
 
+import importlib.util
 import json
 import shutil
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import a_volume, tiny_model
+from launching import torchrun
 from tiny_curriculum import write_config
 
 from medvlm.data_recipes import rendering
@@ -104,3 +106,23 @@ def test_a_stage_that_must_encode_says_why(phantoms, tmp_path, processor):
         set_trainable(model, stage)
         found = no_cache_because(model, curriculum, stage)
         assert reason in found and bool(reason) == bool(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+def test_ranks_that_know_different_features_stay_together_under_zero_3(phantoms, tmp_path):
+    """One rank has a pack of text while the other must encode: each pass of a divided encoder is a collective."""
+    config = write_config(tmp_path / "tiny.yaml", phantoms)
+    text = "stages.align.mixture=[{manifest: train_captions_2d.jsonl}, {manifest: train_text.jsonl}]"
+    found = []
+    for cache in ("false", "true"):
+        output = tmp_path / cache
+        settings = [
+            "engine.kind=deepspeed", "engine.zero_stage=3", "stages.align.packs_per_step=2", "stages.align.steps=3",
+            "data.tokens_per_pack=256", f"data.feature_cache={cache}", f"output_dir={output}", text,
+        ]  # fmt: skip
+        done = torchrun(Path(run.__file__), [config, "--stage", "align", *settings])
+        assert done.returncode == 0, done.stderr[-3000:]
+        rows = (output / "stages" / "01-align" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        found.append([json.loads(row)["loss"] for row in rows])
+    assert found[0] == pytest.approx(found[1], rel=2e-6)
