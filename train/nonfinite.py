@@ -83,7 +83,7 @@ class Skipped:
         Raises:
             FloatingPointError: too many, on all ranks.
         """
-        self.in_a_row = self.in_a_row + 1 if self._last == step - 1 else 1
+        self.in_a_row = self.in_a_row + 1 if self._last >= step - 1 else 1  # a step may have several updates
         self.total, self._last = self.total + 1, step
         mine = ([name for pack in packs for name in pack.sample_ids], suspects)
         told = _of_all_ranks(engine, mine)

@@ -15,7 +15,14 @@ from types import TracebackType
 
 from medvlm.train.stopping import EXIT_HUNG
 
-PHASES = ("reading data", "agreeing on the step", "forward and backward", "updating", "saving")
+PHASES = (
+    "reading data",
+    "agreeing on the step",
+    "forward and backward",
+    "updating",
+    "answering questions",
+    "saving",
+)
 """Of a step, in their order."""
 
 
@@ -59,7 +66,12 @@ class Watchdog:
         self._beat = 0
 
     def at(self, step: int, phase: str) -> None:
-        """The rank has come to ``phase`` of ``step``."""
+        """The rank has come to ``phase`` of ``step``.
+
+        Raises:
+            ValueError: there is no such phase, so that nobody could tell who is behind.
+        """
+        PHASES.index(phase)
         self._place = (step, phase, time.monotonic())
 
     def __enter__(self) -> Watchdog:

@@ -181,6 +181,8 @@ def test_fingerprint_covers_what_changes_weights_and_nothing_else(write):
 
     assert of() == of("output_dir=x", "data.root=y", "data.cache=true", "stages.align.save_every=2")
     assert of() == of("stages.align.keep_checkpoints=7", "evaluation.manifests=[chest.jsonl]")
+    assert of() == of("stages.align.keep_every=7", "stages.align.nonfinite_limit=0")
+    assert of() == of("engine.save_async=false", "engine.hang_minutes=5")
     for change in ("seed=1", "data.tokens_per_pack=64", "stages.tune.weight_decay=0.1", "engine.zero_stage=3"):
         assert of() != of(change), change
     assert of(stage="align") == of("stages.tune.weight_decay=0.1", stage="align")
@@ -188,3 +190,6 @@ def test_fingerprint_covers_what_changes_weights_and_nothing_else(write):
     assert of(stage="tune") != of("stages.align.steps=21", stage="tune")
     with pytest.raises(BadConfig, match="no stage 'alig'"):
         of(stage="alig")
+    # With half as many processes and twice as many packs it is the same training.
+    doubled = load_curriculum(write(), ["stages.align.packs_per_step=2"])
+    assert fingerprint(doubled) != of() == fingerprint(doubled, packs_per_step={"align": 1})
