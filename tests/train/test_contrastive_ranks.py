@@ -28,7 +28,17 @@ _spec.loader.exec_module(worker)
 DEEPSPEED = importlib.util.find_spec("deepspeed") is not None
 ZERO = {f"ZeRO {stage}": {"kind": "deepspeed", "zero_stage": stage} for stage in (2, 3)} if DEEPSPEED else {}
 ENGINES = {"accelerate": {"kind": "accelerate"}, **ZERO}
-RUNS = [(variant, engine) for variant in worker.VARIANTS for engine in ENGINES]
+RUNS = [
+    (variant, engine)
+    for variant, engines in {
+        "clip": ("ZeRO 2", "ZeRO 3"),
+        "siglip": ("accelerate", "ZeRO 3"),
+        "auxiliaries": ("accelerate", "ZeRO 2", "ZeRO 3"),
+        "contrastive with findings": ("ZeRO 3",),
+    }.items()
+    for engine in engines
+    if engine in ENGINES
+]
 
 VOLUME = {"unit": "HU", "spacing_mm": [8, 5, 5], "orientation": "SPL", "modality": "CT"}
 
