@@ -101,8 +101,8 @@ def test_killed_and_signalled_at_any_moment_it_ends_as_if_nothing_had_happened(d
         if kind:  # in the middle of a save
             wait_for(process, lambda: list(state.glob("*.unfinished")))
             time.sleep(chance.random() * 0.004)
-        said = end(process, victims)
-        assert process.returncode != 0 and "stopped by" not in said
+        end(process, victims)
+        assert process.returncode != 0
         saving += bool(list(state.glob("*.unfinished")))
         left, reached = whole_states(output), steps_done(output)
         assert left and left == [int(path.name[5:]) for path in state_folders(state)], (
