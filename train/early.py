@@ -49,7 +49,7 @@ def load_checked(path: str | Path, overrides: Iterable[str] = (), only: str | No
 
 
 def _check_sources(model: ModelSource) -> None:
-    """Folders that look like paths are there; anything else may be an id of the hub."""
+    """Folders that look like paths are there, and sizes along z, y, x are three; anything else may be right."""
     parts = {
         "model.pretrained": model.pretrained,
         "model.vision.pretrained": model.vision.get("pretrained"),
@@ -67,6 +67,15 @@ def _check_sources(model: ModelSource) -> None:
                 f"{key} is {name!r}, and there is no such file or folder", where="configuration",
                 mend="check the path; a relative one starts at the working directory, here " + str(Path.cwd()),
             )  # fmt: skip
+
+    for key, sizes in (
+        ("model.vision.patch_size", model.vision.get("patch_size")),
+        ("model.projector.merge", model.projector.get("merge")),
+    ):
+        if isinstance(sizes, list) and not (len(sizes) == 3 and all(isinstance(n, int) and n > 0 for n in sizes)):
+            raise BadConfig(
+                f"{key} is {sizes}", where="configuration", mend="write three numbers from 1 on: along z or time, y, x"
+            )
 
 
 def _check_manifest(manifest: Path, root: Path, stage: Stage) -> None:
@@ -90,6 +99,11 @@ def _check_manifest(manifest: Path, root: Path, stage: Stage) -> None:
         raise BadSample(
             f"a test sample{asked} must not be trained on", where=first,
             mend="name a training manifest",
+        )  # fmt: skip
+    if stage.objective == "supervised" and all(_answers(row) is False for row in rows):
+        raise BadSample(
+            f"no assistant speaks in the first {len(rows)} rows, so that there is nothing to learn", where=first,
+            mend="end each conversation with what the assistant says",
         )  # fmt: skip
     paths = [path for row in rows for path in _paths(row)]
     if paths and not any((root / path).exists() for path in paths if "://" not in path):
@@ -116,6 +130,14 @@ def _first_rows(manifest: Path) -> Iterator[dict[str, Any]]:
             except ValueError:
                 row = None
             yield row if isinstance(row, dict) else {}
+
+
+def _answers(row: dict[str, Any]) -> bool | None:
+    """Whether an assistant says something; None: the row is of a form that is read later."""
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        return None
+    return any(message.get("role") == "assistant" for message in messages)
 
 
 def _paths(row: dict[str, Any]) -> Iterator[str]:
