@@ -25,6 +25,7 @@ _TIGHT = 0.9
 _AHEAD = 1.1
 """How far above the average packs are held then; measured on the mixes of scripts/bench/packing.py."""
 _LITTLE = 1e-6
+_ROUNDING = 1e-12
 _SURE = 0.1
 """Quantile of (size / other size) from which a sample of a given size nearly always fits the other budget."""
 
@@ -40,7 +41,8 @@ class _Shelf:
     def __init__(self, members: np.ndarray, size: np.ndarray, other: np.ndarray) -> None:
         self.keys: list[int] = np.sort((size[members] << _BITS) | members).tolist()
         ratio = size[members] / (other[members] + _LITTLE)
-        self.reach = float(ratio.max(initial=0.0))
+        # A little more: what is divided and multiplied again may come out smaller, and the sample would not be found.
+        self.reach = float(ratio.max(initial=0.0)) * (1 + _ROUNDING)
         self.sure = float(np.quantile(ratio, _SURE)) if len(members) else 0.0
 
 

@@ -1,5 +1,7 @@
 """Packs under three budgets: what they hold, what they leave empty, how alike they are, and who gets which."""
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -65,6 +67,23 @@ def test_odd_sets_are_packed_too(sizes):
     packs = pack(costs, Limits(tokens=10, patches=5))
     assert sorted(place for members in packs for place in members) == list(range(len(sizes)))
     assert len(packs) == {0: 0, 1: 1, 3: 1, 9: 5}[len(sizes)] or (sizes == [10] * 3 and len(packs) == 3)
+
+
+def test_a_sample_that_fills_a_budget_to_the_last_is_found_whatever_numbers_round_to():
+    """(tokens / patches) * patches may round to less than tokens: the sample was not found, and packing never ended."""
+    program = (
+        "import sys\n"
+        "from medvlm.data_recipes.packing import Length, Limits, pack, sizes_of\n"
+        "from medvlm.data_recipes.cost import Cost\n"
+        "text = [Length(tokens=4000, patches=0, supervised=1)] * 10\n"
+        "for budget in (300, 1000):\n"
+        "    limits = Limits(tokens=4096, patches=budget, weights=Cost(token=1.0, patch=10.0))\n"
+        "    for tokens in range(1, 300):\n"
+        "        image = Length(tokens=tokens, patches=budget, supervised=1)\n"
+        "        packs = pack(sizes_of([*text, image]), limits)\n"
+        "        assert sorted(place for members in packs for place in members) == list(range(11))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def waste(limits, volumes=0.1, window=4096, seeds=6):
