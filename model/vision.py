@@ -20,24 +20,37 @@ from medvlm.model.vision_attention import Attend, attention_kernel, plan_attenti
 from medvlm.model.vision_positions import PLACE_FEATURES, Places, rotary_angles, rotate, slab_order, table_positions
 
 
+class FeedForward(nn.Module):
+    """Two linear layers, or three of which one is a gate, around a non-linearity."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.up, self.down = nn.Linear(hidden, inner), nn.Linear(inner, hidden)
+        self.gate = nn.Linear(hidden, inner) if config.mlp == "gated" else None
+        self.norm = nn.LayerNorm(inner, eps=config.layer_norm_eps) if config.mlp_norm else None
+        self.act = ACT2FN[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(S, hidden) -> (S, hidden)."""
+        inner = self.up(x)
+        inner = self.act(inner) if self.gate is None else self.act(self.gate(x)) * inner
+        return self.down(inner if self.norm is None else self.norm(inner))
+
+
 class EncoderLayer(nn.Module):
     """Pre-norm transformer block (ViT: Dosovitskiy et al. 2020, arXiv:2010.11929)."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        hidden, inner, eps = config.hidden_size, config.intermediate_size, config.layer_norm_eps
+        hidden, eps = config.hidden_size, config.layer_norm_eps
         self.heads = config.num_attention_heads
         self.norm1 = nn.LayerNorm(hidden, eps=eps)
         self.attention = nn.ModuleDict({"qkv": nn.Linear(hidden, 3 * hidden), "out": nn.Linear(hidden, hidden)})
         if config.attention_norm:
             self.attention["norm"] = nn.LayerNorm(hidden, eps=eps)
         self.norm2 = nn.LayerNorm(hidden, eps=eps)
-        self.mlp = nn.ModuleDict({"up": nn.Linear(hidden, inner), "down": nn.Linear(inner, hidden)})
-        if config.mlp == "gated":
-            self.mlp["gate"] = nn.Linear(hidden, inner)
-        if config.mlp_norm:
-            self.mlp["norm"] = nn.LayerNorm(inner, eps=eps)
-        self.act = ACT2FN[config.hidden_act]
+        self.mlp = FeedForward(config)
         if config.layer_scale:
             self.scale1 = nn.Parameter(torch.ones(hidden))
             self.scale2 = nn.Parameter(torch.ones(hidden))
@@ -47,7 +60,7 @@ class EncoderLayer(nn.Module):
         """x: (S, hidden); rotary: cos and sin, each (1, S, head_dim / 2); attend: of ``attention_kernel``."""
         mixed = self._attention(self.norm1(x), rotary, attend)
         x = x + (mixed * self.scale1 if self.layer_scale else mixed)
-        changed = self._mlp(self.norm2(x))
+        changed = self.mlp(self.norm2(x))
         return x + (changed * self.scale2 if self.layer_scale else changed)
 
     def _attention(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
@@ -60,13 +73,6 @@ class EncoderLayer(nn.Module):
         if "norm" in self.attention:
             mixed = self.attention["norm"](mixed)
         return self.attention["out"](mixed)
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        inner = self.mlp["up"](x)
-        inner = self.act(self.mlp["gate"](x)) * inner if "gate" in self.mlp else self.act(inner)
-        if "norm" in self.mlp:
-            inner = self.mlp["norm"](inner)
-        return self.mlp["down"](inner)
 
 
 class VisionEncoder(PreTrainedModel):

@@ -21,6 +21,7 @@ from medvlm.train.agreement import together
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.attention import choose_attention
 from medvlm.train.checkpointing import checkpoint_activations
+from medvlm.train.compiling import compile_parts
 from medvlm.train.config import Curriculum, Stage, fingerprint
 from medvlm.train.data import prepare_data, stage_cost
 from medvlm.train.devices import peak_of
@@ -82,6 +83,7 @@ def run_stage(
     model, processor = load_checkpoint(start_from)
     trained = set_trainable(model, stage)
     again = checkpoint_activations(model, curriculum.engine.activation_checkpointing)
+    compiled = compile_parts(model, curriculum.engine.compile, ranks.device)
     processor = processor_of_stage(processor, stage.processor)
     renderer = renderer_of(curriculum, processor, stage)
     meter = meter_of(curriculum, stage, model, ranks)
@@ -92,6 +94,8 @@ def run_stage(
     say(f"attention: {choose_attention(model, curriculum.engine, ranks.device)}")
     if again:
         say(f"computes activations again in the backward pass: {', '.join(again)}")
+    if compiled:
+        say(f"compiles norms and feed-forward blocks when they first run: {describe(compiled)}")
     if model.pads_because:
         say(f"pads the samples of a pack instead of laying them end to end: {model.pads_because}")
     prepare = partial(

@@ -32,6 +32,8 @@ class EngineConfig:
         device: "auto" takes CUDA when there is one.
         activation_checkpointing: compute activations again in the backward pass instead of keeping them: true, or the
             components whose activations are. What no gradient passes through keeps none anyway.
+        compile: components whose norms and feed-forward blocks torch.compile makes one program of each. Not under
+            ZeRO-3 and FSDP.
         attention: "auto" takes flash-attn where it is installed and GPU and precision allow it, else torch's own; a
             name forces one.
         preflight: run the largest packs before the first step, without an update, so that what does not fit shows then.
@@ -49,6 +51,7 @@ class EngineConfig:
     gradient_clip: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     activation_checkpointing: bool | tuple[Part, ...] = False
+    compile: tuple[Part, ...] = later(())
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = later("auto")
     preflight: bool = aside(True)
     save_async: bool = aside(True)
@@ -69,6 +72,12 @@ class EngineConfig:
                 "DeepSpeed trains ZeRO stage 0 in bf16 with another optimizer wrapper than stages 1 to 3, and "
                 "its losses differ from theirs",
                 "use zero_stage: 1 (equal memory on one process), or precision: fp32",
+            )
+        if self.compile and self.divides_weights:
+            refuse(
+                f"engine.compile is set, but {self.divides_weights} gathers the weights of each part while it runs, "
+                "which torch.compile would not see",
+                "set compile: [], or use accelerate, or deepspeed with zero_stage 0 to 2",
             )
         self._check_offload()
 
