@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from medvlm.data_recipes.loader import Loader
 from medvlm.data_recipes.packing import Length
+from medvlm.model.batch import PackedBatch
+from medvlm.train.agreement import same_plan, together
 from medvlm.train.config import Stage
 from medvlm.train.engine import Engine
 from medvlm.train.objectives.objective import Objective
@@ -67,14 +70,18 @@ def preflight(
     ran = []
     ballast = _ballast(engine)
     try:
-        for members, tokens, patches in largest(loader):
+        # What one rank cannot plan or read stops all of them here, before any waits for it in a collective operation.
+        chosen = together(partial(largest, loader), engine.device)
+        same_plan(engine, chosen)
+        for members, tokens, patches in chosen:
             try:
-                _run(engine, groups, loader, objective, members)
+                pack, _ = together(partial(loader.reader.load, members), engine.device)
+                if _run(engine, groups, objective, pack):
+                    ran.append((tokens, patches))
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
                 raise _does_not_fit(error, loader, members, tokens, patches) from error
-            ran.append((tokens, patches))
     finally:
         del ballast
         engine.begin_step(stage.packs_per_step)
@@ -124,15 +131,14 @@ def _squares(lengths: Sequence[Length]) -> int:
     return sum(length.tokens**2 + length.patches**2 for length in lengths)
 
 
-def _run(
-    engine: Engine, groups: Sequence[dict[str, Any]], loader: Loader, objective: Objective, members: Sequence[int]
-) -> None:
-    pack, _ = loader.reader.load(members)
+def _run(engine: Engine, groups: Sequence[dict[str, Any]], objective: Objective, pack: PackedBatch) -> bool:
+    """Whether there was something to run, on any rank; all ranks must call it."""
     engine.begin_step(1)
     if objective.prepares:
         (pack,) = objective.prepare(engine, [pack])
-    if not objective.count(pack):
-        return  # nothing of it could be read: a loss over nothing has no gradient to leave out
+    # Of a pack that processes share, the first may hold no supervised token: it takes part in the pass all the same.
+    if not engine.sum_over_ranks(torch.tensor([float(objective.count(pack))])).item():
+        return False  # nothing of it could be read: a loss over nothing has no gradient to leave out
     loss = objective(engine.model, pack.to(engine.device))
     total = loss.total
     for part in loss.auxiliary.values():
@@ -141,7 +147,7 @@ def _run(
     try:
         engine.step(scaled_learning_rates(list(groups), 0.0))
     except FloatingPointError:
-        return
+        return True
     raise AssertionError("an infinite gradient was not left out: the weights are no longer those of the checkpoint")
 
 

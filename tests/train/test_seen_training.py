@@ -107,8 +107,17 @@ def test_two_ranks_look_without_a_change_under_zero(config):
             [*engine, f"output_dir={folder / f'looks-{zero}'}", *LOOKS],
             [*engine, f"output_dir={folder / f'blind-{zero}'}", *BLIND],
         ]
+    # Packs of one sample, whose answer stands in the second half: a process that shares them has nothing to supervise.
+    runs.append(
+        [
+            "engine={kind: accelerate, device: cpu, sequence_parallel: 2}", "stages.all.steps=1",
+            "data.tokens_per_pack=306", "stages.all.mixture=[{manifest: train_3d.jsonl}]",
+            f"output_dir={folder / 'shared'}",
+        ]
+    )  # fmt: skip
     done = torchrun(WORKER, [config, json.dumps(runs)])
     assert done.returncode == 0, done.stderr[-4000:]
+    assert "the largest packs of the first window fit (305 tokens" in done.stderr
     for zero in (2, 3):
         assert weights(folder / f"looks-{zero}") == weights(folder / f"blind-{zero}"), zero
         assert rows(folder / f"looks-{zero}")[-1]["scores"]
