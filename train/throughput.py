@@ -7,16 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from medvlm.model.batch import PackedBatch
-from medvlm.model.flops import Flops, model_flops, training_flops
+from medvlm.model.flops import PARTS, Flops, ModelFlops, model_flops, training_flops
 from medvlm.train.config import Stage
 from medvlm.train.devices import Peak
 from medvlm.train.engine import Engine
+from medvlm.train.objectives.contrastive import ContrastivePack
 
 GIB = 2**30
 
@@ -152,9 +153,20 @@ def counter_of(model: nn.Module, stage: Stage) -> Counter | None:
     reference = has_reference(stage)
 
     def count(pack: PackedBatch) -> Counted:
+        if isinstance(pack, ContrastivePack):
+            forward = _of_pairs(costs, pack)
+            found = counted(forward, trained, adapted, again)
+            # The first pass of the gradient cache computes what the second one computes again.
+            return replace(found, hardware=found.hardware + sum(flops.total for flops in forward.values()))
         return counted(costs.of_pack(pack), trained, adapted, again, reference=reference)
 
     return count
+
+
+def _of_pairs(costs: ModelFlops, pack: ContrastivePack) -> dict[str, Flops]:
+    """FLOPs of each part: the encoder reads the visuals and the decoder the texts alone; no projector, no logits."""
+    text = costs.forward(lengths=pack.text_cu_seqlens.diff().tolist())["text"]
+    return dict.fromkeys(PARTS, Flops()) | {"vision": costs.of_pack(pack)["vision"], "text": text}
 
 
 def has_reference(stage: Stage) -> bool:

@@ -2,15 +2,18 @@
 
 import resource
 import time
+from dataclasses import fields
 
 import pytest
 import torch
 from conftest import tiny_model
 
 from medvlm.data_recipes.packing import collate
+from medvlm.model.batch import PackedBatch
 from medvlm.model.flops import Flops, model_flops, training_flops
 from medvlm.train.config import LearningRates, Lora, Source, Stage
 from medvlm.train.devices import Peak
+from medvlm.train.objectives.contrastive import ContrastivePack
 from medvlm.train.throughput import GIB, Counted, Meter, checkpointed, counted, counter_of, peak_memory
 
 FORWARD = {
@@ -108,6 +111,27 @@ def test_the_counter_of_a_stage_is_that_of_its_model(processor, pack):
     pairs = stage(objective="preference", lora=Lora())
     plain = stage(lora=Lora())
     assert counter_of(model, pairs)(pack).model > counter_of(model, plain)(pack).model
+
+
+def test_of_a_contrastive_pack_the_decoder_reads_the_texts_alone(processor, pack):
+    model = tiny_model(processor)
+    ends = torch.tensor([0, 7, 12], dtype=torch.int32)
+    nothing = torch.zeros(0)
+    given = {field.name: getattr(pack, field.name) for field in fields(PackedBatch)}
+    pairs = ContrastivePack(
+        **given, items=torch.arange(2), text_tokens=torch.zeros(12, dtype=torch.int64), text_positions=torch.arange(12),
+        text_cu_seqlens=ends, losses=nothing, hits=nothing, pulls=nothing, pull_of_logits=nothing, random_state=None,
+    )  # fmt: skip
+    rates = LearningRates(vision=1e-3, text=1e-3, heads=1e-3)
+    found = counter_of(model, stage(objective="contrastive", learning_rate=rates))(pairs)
+    costs = model_flops(model)
+    read = {
+        "vision": costs.of_pack(pack)["vision"], "projector": Flops(), "text": costs.forward(lengths=[7, 5])["text"],
+        "head": Flops(),
+    }  # fmt: skip
+    assert found.model == training_flops(read, ("vision", "text"))
+    # The first pass of the gradient cache is one forward pass that the gradient alone would not need.
+    assert found.hardware == found.model + read["vision"].total + read["text"].total
 
 
 def test_memory_of_a_process_is_its_most_so_far():
