@@ -177,7 +177,10 @@ class Loader:
                     step.append(members)
                     if len(step) < self.world_size * self.packs_per_step:
                         continue
-                    for number in deal(self.plan.costs(step), self.world_size)[self.rank]:
+                    hands = deal(self.plan.costs(step), self.world_size)
+                    # Of the same packs a rank that has measured other sizes would take other ones.
+                    order = zlib.crc32(repr(hands).encode(), order)
+                    for number in hands[self.rank]:
                         put(read(step[number]))
                     put((after, order))
                     step = []

@@ -216,6 +216,16 @@ def test_any_split_over_ranks_sees_the_same_packs_in_a_step(processor):
     assert alone == [[*a, *b] for a, b in zip(first, second, strict=True)]
 
 
+def test_ranks_that_weigh_the_same_packs_otherwise_are_told_apart(processor):
+    """They would deal them otherwise: one pack to two ranks, and another to none."""
+    loaders = [loader_of(processor, rank, 2) for rank in (0, 1, 1)]
+    costs = loaders[2].plan.costs
+    loaders[2].plan.costs = lambda packs: [-cost for cost in costs(packs)]
+    taken = [take(loader, 1)[0] for loader in loaders]
+    assert loaders[0].order == loaders[1].order and taken[0] != taken[1]
+    assert taken[0] == taken[2] and loaders[0].order != loaders[2].order
+
+
 def test_resume_is_a_few_integers(processor):
     whole = take(loader_of(processor, 0, 1), 11)
     begun = loader_of(processor, 0, 1)
