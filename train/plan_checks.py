@@ -186,7 +186,8 @@ def check_masks(rows: Joined, samples: Iterable[int], renderer: Renderer) -> Mas
         count += 1
         for side, prompt in zip(sides, prompts, strict=True):
             tokens, supervised = tokens + len(side.tokens), supervised + int(side.supervised.sum())
-            if not _ends(side, ends):
+            # A prompt that is to be answered (reinforcement) ends before the turn that will carry loss.
+            if renderer.room is None and not _ends(side, ends):
                 endless.append(row.sample_id)
             if prompt is not None and not np.array_equal(prompt.tokens, side.tokens[: len(prompt.tokens)]):
                 unlike.append(row.sample_id)
@@ -226,7 +227,7 @@ def findings_of(stage: Stage, masks: Masks, files: Files, quarantined: int, met:
         )
     if masks.doubled_start:
         add("warning", "samples begin with two begin-of-text tokens", "leave one to the chat template or the tokenizer")
-    if masks.samples and masks.supervised < 0.01:
+    if masks.samples and masks.supervised < 0.01 and stage.reinforcement is None:
         add(
             "warning", f"only {masks.supervised:.2%} of the tokens carry loss",
             "fewer visual tokens (max_patches, reduction) or longer answers teach more per GPU-hour",

@@ -166,6 +166,17 @@ def test_masks_are_those_of_real_samples(config, phantoms):
     assert len(check_masks(rows, range(4), Endless(processor, phantoms)).endless) == 4
 
 
+def test_prompts_that_the_model_will_answer_are_not_asked_for_the_end_of_an_answer(config, capsys):
+    rewards = {
+        "name": "rewards", "objective": "reinforcement", "steps": 1, "mixture": [{"manifest": "train_2d.jsonl"}],
+        "learning_rate": {"text": 1.0e-5}, "reinforcement": {"group_size": 2, "max_new_tokens": 8},
+    }  # fmt: skip
+    code = plan.main([config(), f"stages={json.dumps([rewards])}", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert [found["reason"] for found in told["findings"] if found["level"] == "refusal"] == []
+    assert not any("carry loss" in found["reason"] for found in told["findings"]) and code == 0
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
