@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from medvlm.data_recipes.feature_cache import FeatureCache
 from medvlm.model.batch import PackedBatch
@@ -159,9 +160,10 @@ class WithFeatures:
 def _more(model: nn.Module, passes: int, device: torch.device) -> int:
     """Passes of the encoder that this rank must add to its own ``passes``, before it makes any.
 
-    Under ZeRO-3 each is a collective, so all ranks make as many as the one that must make most.
+    Under ZeRO-3 and FSDP each is a collective, so all ranks make as many as the one that must make most.
     """
     divided = any(hasattr(p, "ds_id") for name, p in model.named_parameters() if "vision." in name)
+    divided = divided or any(isinstance(module, FSDPModule) for module in model.modules())
     if not divided or not dist.is_initialized() or dist.get_world_size() == 1:
         return 0
     most = torch.tensor(passes, device=device)
