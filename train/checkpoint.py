@@ -109,6 +109,7 @@ def commit_state(
         note.unlink(missing_ok=True)
     manifest = {"step": step, "fingerprints": dict(fingerprints), "metadata": dict(metadata), "files": files}
     (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False), encoding="utf-8")
+    shutil.rmtree(target.with_name(target.name + CONVERTED), ignore_errors=True)  # made from another state of this step
     commit_folder(unfinished, target)
 
 

@@ -217,8 +217,8 @@ class FsdpEngine:
         self.barrier()
 
     def _state_of(self, key: str, parts: list[Tensor], parameter: DTensor) -> Tensor:
-        if key == "step":  # a number, the same on all ranks
-            return parts[0].clone()
+        if key == "step":  # a number, the same on all ranks; the fused kernel of a GPU reads it there
+            return parts[0].to(self.device, copy=True)
         mine = self._my_part(parts, parameter).to(self.device, copy=True)
         return DTensor.from_local(
             mine, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from medvlm.train.checkpoint import (
+    CONVERTED,
     MANIFEST,
     Checkpoint,
     begin_folder,
@@ -18,6 +19,7 @@ from medvlm.train.checkpoint import (
     commit_state,
     read_state,
     remove_old,
+    set_damaged_aside,
     state_folder,
     state_folders,
     write_folder,
@@ -78,6 +80,16 @@ def test_the_same_step_is_replaced_whole(tmp_path):
     path = save(tmp_path, 5, text="new")
     assert (path / "inner" / "weights.bin").read_bytes() == b"new" * 100
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000005"]
+
+
+def test_what_was_made_from_a_state_does_not_outlive_its_replacement(tmp_path):
+    """Set aside as damaged and saved again, a state would else be loaded as it was, by another number of processes."""
+    path = save(tmp_path, 5, text="old")
+    converted = path.with_name(path.name + CONVERTED)
+    converted.mkdir()
+    set_damaged_aside(path)
+    save(tmp_path, 5, text="new")
+    assert not converted.exists()
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "another manifest", "missing", "short"])
