@@ -46,7 +46,7 @@ def compile_parts(
     if backend == "inductor":
         check_compiler(device)
     layers = {id(layer) for layer in units(model)}
-    found: dict[str, int] = {component: 0 for component in sorted(wanted)}
+    found = dict.fromkeys(sorted(map(str, wanted)), 0)
     for name, layer in model.named_modules():
         component = component_of(model, name)
         if component not in wanted or id(layer) not in layers:

@@ -23,6 +23,7 @@ from medvlm.train.objectives.objective import Loss, Objective
 from medvlm.train.optim import learning_rate_at, scaled_learning_rates
 from medvlm.train.survival import Survival
 from medvlm.train.throughput import Meter
+from medvlm.train.transfer import on_device
 
 
 def train(
@@ -72,10 +73,11 @@ def train(
         )  # fmt: skip
         for _ in range(objective.updates):
             sums = Sums(found=objective.told, shared_by=objective.shared_by)
+            arriving = on_device(packs, engine.device)
             for number, pack in enumerate(packs):
                 last = number == len(packs) - 1
                 with meter.phase("to_device"):
-                    placed = pack.to(engine.device)
+                    placed = next(arriving)
                 with meter.phase("compute", engine.device if last else None):
                     loss = objective(engine.model, placed)
                     engine.backward(spoiled(mean(objective, loss, counts)), last=last)
