@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -38,6 +39,24 @@ def agree(engine: Engine, loader: Loader, counts: Sequence[float], problem: Exce
     ).tolist()
     if problems:
         raise_together(problem, engine.device)
+    _refuse_differing(engine, orders, squares)
+    if left_out:
+        raise_together(_note(engine, loader), engine.device)
+    return totals
+
+
+def same_plan(engine: Engine, planned: object) -> None:
+    """Refuse, on all ranks, when what they have ``planned`` differs; all ranks must call it.
+
+    Raises:
+        ValueError: see above.
+    """
+    order = zlib.crc32(repr(planned).encode()) % 2**20
+    orders, squares = engine.sum_over_ranks(torch.tensor([order, order**2], dtype=torch.float64)).tolist()
+    _refuse_differing(engine, orders, squares)
+
+
+def _refuse_differing(engine: Engine, orders: float, squares: float) -> None:
     # Numbers are equal just when the square of their sum is their count times the sum of their squares.
     if int(orders) ** 2 != engine.world_size * int(squares):
         raise ValueError(
@@ -45,9 +64,6 @@ def agree(engine: Engine, loader: Loader, counts: Sequence[float], problem: Exce
             "one rank and not by another, or differs between machines; give every machine the same files (the lines "
             "of quarantine.jsonl are those of rank 0)"
         )
-    if left_out:
-        raise_together(_note(engine, loader), engine.device)
-    return totals
 
 
 def _note(engine: Engine, loader: Loader) -> BadSample | None:
