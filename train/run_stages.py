@@ -8,18 +8,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.model.loading import load_processor, save_checkpoint
 from medvlm.train.assemble import first_model
 from medvlm.train.config import Curriculum, Stage, dump, fingerprint
-from medvlm.train.distributed import Ranks, connect, disconnect
+from medvlm.train.distributed import Ranks, connect, disconnect, raise_together
 from medvlm.train.randomness import seed_everything
 from medvlm.train.run_report import reported
 from medvlm.train.stage import run_stage, stage_folder
 from medvlm.train.stage_processor import stage_processors
-from medvlm.train.stopping import Stopping
+from medvlm.train.stopping import Stopped, Stopping
 from medvlm.train.survival import packs_per_step
 from medvlm.train.trackers import check_trackers
 
@@ -33,6 +34,7 @@ def train_curriculum(curriculum: Curriculum, only: str | None = None) -> None:
     try:
         # The watchdog, which knows who is behind, comes before the time-out, which does not.
         ranks = connect(curriculum.engine.device, timedelta(minutes=2 * curriculum.engine.hang_minutes + 2))
+        raise_together(None, ranks.device)  # here one hears of a process whose files are not there: see run.py
         with Stopping() as stopping:
             checkpoint = run_curriculum(curriculum, ranks, only, stopping)
         if ranks.rank == 0:
@@ -75,6 +77,7 @@ def run_curriculum(
                     "output_dir, or remove that folder to train it again"
                 )
         elif wanted:
+            _stop_before(stage, stopping, ranks)
             began = time.perf_counter()
             if not (checkpoint / "config.json").is_file():
                 raise ValueError(
@@ -98,6 +101,20 @@ def run_curriculum(
         if only == stage.name:
             break
     return checkpoint
+
+
+def _stop_before(stage: Stage, stopping: Stopping | None, ranks: Ranks) -> None:
+    """A signal that came after the last look of the stage before ends here; all ranks must call it.
+
+    Raises:
+        Stopped: on all ranks.
+    """
+    asked = None if stopping is None else stopping.asked
+    if sum_over_ranks(torch.tensor([float(asked is not None)], dtype=torch.float64), ranks.device).item():
+        raise Stopped(
+            f"stopped by {asked or 'a signal to another rank'} before stage {stage.name!r}: the same command goes on "
+            "from there"
+        )
 
 
 def _same(record: dict[str, Any], curriculum: Curriculum, stage: Stage, world_size: int) -> bool:

@@ -151,13 +151,21 @@ def test_ranks_that_plan_different_packs_stop(tmp_path):
     """Half of the images are missing on the machine of the last rank."""
     root = write_rows(tmp_path / "data", 16)
     other = shutil.copytree(root, tmp_path / "other")
-    for number in range(8):
+    for number in range(8, 16):
         (other / f"{number}.png").unlink()
     config = write_config(tmp_path / "a.yaml", root, STAGE, quarantine_limit=1)
     found = two_ranks(config, [f"data.root={other}"])
     assert {code for code, _ in found} == {2}
     for _, said in found:
         assert "the ranks have planned different packs" in said and "give every machine the same files" in said
+
+
+def test_a_rank_that_cannot_even_begin_tells_the_others(tmp_path):
+    """The data folder is not mounted on the machine of the last rank."""
+    config = write_config(tmp_path / "a.yaml", write_rows(tmp_path / "data", 4), STAGE)
+    found = two_ranks(config, [f"data.root={tmp_path / 'missing'}"])
+    assert {code for code, _ in found} == {2}
+    assert "stopped because rank 1 did" in found[0][1] and "there is no such folder" in found[1][1]
 
 
 @pytest.mark.parametrize("stage", [STAGE, PAIRS], ids=["supervised", "preference"])
