@@ -40,7 +40,7 @@ COMMANDS = {
     ("data", "pairs"): "medvlm.eval.make_pairs",
     ("data", "shard"): "medvlm.data_recipes.shards.shard",
     ("train",): "medvlm.train.run",
-    ("plan",): "medvlm.train.plan",
+    ("plan",): "medvlm.train.plan_command",
     ("report",): "medvlm.train.run_report",
     ("tiny",): "medvlm.scripts.tiny_copy",
     ("eval",): "medvlm.eval.run",
