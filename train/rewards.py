@@ -165,9 +165,12 @@ def why_not_marked(asked: Asked, rewards: Mapping[str, float]) -> str | None:
     reference = asked.question.answers[0]
     marked = mark(asked, reference, rewards=rewards, tokens=0, room=1, thinking=True)
     content = {name: value for name, value in marked.parts.items() if name not in _OF_FORM}
+    # What is left out is logged: of a report no more than its length.
+    free = asked.question.kind in ("open", "report")
+    answer = f"answer of {len(reference)} characters" if free else f"answer {reference!r:.60}"
     if content and all(value is None for value in content.values()):
         kinds: QuestionKind = asked.question.kind
-        return f"none of the rewards {', '.join(content)} can mark a {kinds} question with the answer {reference!r:.60}"
+        return f"none of the rewards {', '.join(content)} can mark a {kinds} question with the {answer}"
     if content and max(value for value in content.values() if value is not None) == 0:
-        return f"the reference answer {reference!r:.60} itself is worth nothing"
+        return f"the reference {answer} itself is worth nothing"
     return None

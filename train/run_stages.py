@@ -15,7 +15,7 @@ from medvlm.data_recipes.manifest import write_atomic
 from medvlm.model.loading import load_processor, save_checkpoint
 from medvlm.train.assemble import first_model
 from medvlm.train.config import Curriculum, Stage, dump, fingerprint
-from medvlm.train.distributed import Ranks, connect, disconnect, raise_together
+from medvlm.train.distributed import Ranks, connect, disconnect, raise_together, sum_over_ranks
 from medvlm.train.randomness import seed_everything
 from medvlm.train.run_report import reported
 from medvlm.train.stage import run_stage, stage_folder

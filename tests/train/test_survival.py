@@ -14,6 +14,10 @@ from survival import equal, launch, result, stage_of, write_config, write_data
 
 from medvlm.train import run
 from medvlm.train.checkpoint import state_folders
+from medvlm.train.config import load_curriculum
+from medvlm.train.distributed import connect, disconnect
+from medvlm.train.run_stages import run_curriculum
+from medvlm.train.stopping import Stopped, Stopping
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,21 @@ def test_a_damaged_state_is_said_and_the_one_before_it_is_taken(straight, tmp_pa
     assert words in said and f"set aside as {newest.name}.damaged; training goes on from {second.name}" in said
     assert equal(result(tmp_path / "run"), result(straight))
     assert newest.is_dir(), "it was trained and saved again"
+
+
+def test_a_signal_that_came_after_the_last_step_of_a_stage_is_heard_before_the_next(data, tmp_path):
+    """The loop that would have seen it was over: loading, measuring and a step of another stage may take an hour."""
+    curriculum = load_curriculum(write_config(tmp_path / "run.yaml", data))
+    with Stopping() as stopping:
+        stopping.in_steps = True
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while stopping.asked is None:
+            time.sleep(0.01)
+        stopping.in_steps = False
+        with pytest.raises(Stopped, match="stopped by SIGUSR1 before stage"):
+            run_curriculum(curriculum, connect("cpu"), stopping=stopping)
+    disconnect()
+    assert not stage_of(tmp_path / "run").exists()
 
 
 def test_when_no_state_can_be_read_nothing_is_trained_anew(straight, tmp_path, capfd):
