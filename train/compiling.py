@@ -45,6 +45,8 @@ def compile_parts(
         return {}
     if backend == "inductor":
         check_compiler(device)
+    # The programs of the stages before would count towards the number after which torch compiles no more.
+    torch.compiler.reset()
     layers = {id(layer) for layer in units(model)}
     found = dict.fromkeys(sorted(map(str, wanted)), 0)
     for name, layer in model.named_modules():
