@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medvlm.data_recipes.typed_yaml import BadConfig
+
 if TYPE_CHECKING:
     from medvlm.model.flops import ModelFlops
 
@@ -34,9 +36,10 @@ class Cost:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         wrong = [f"{name} {value}" for name, value in values.items() if not 0 <= value < float("inf")]
         if wrong or not any(values.values()):
-            raise ValueError(
-                f"cost: {', '.join(wrong) or 'every weight is 0'}; use numbers of at least 0, not all of them 0"
-            )
+            raise BadConfig(
+                f"{', '.join(wrong) or 'every weight is 0'}", where="cost",
+                mend="use numbers of at least 0, not all of them 0",
+            )  # fmt: skip
 
     def of(self, sizes: Mapping[str, np.ndarray]) -> np.ndarray:
         """float64 costs (n,) of samples with ``sizes``: name of a field of Length -> (n,)."""

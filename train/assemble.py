@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -32,17 +33,20 @@ def first_processor(curriculum: Curriculum) -> Processor:
     """The processor of the whole curriculum; trains the tokenizer when the configuration says so."""
     source = curriculum.model
     if source.pretrained is not None:
-        return load_processor(source.pretrained, source.processor)
+        with _reading(curriculum):
+            return load_processor(source.pretrained, source.processor)
     tokenizer: PreTrainedTokenizerBase
     if "train" in source.tokenizer:
         tokenizer = train_tokenizer(_texts(curriculum), **source.tokenizer["train"])
     else:
-        tokenizer = AutoTokenizer.from_pretrained(source.tokenizer["pretrained"])
+        with _reading(curriculum):
+            tokenizer = AutoTokenizer.from_pretrained(source.tokenizer["pretrained"])
         if "chat_template" in source.tokenizer:
             set_chat_template(tokenizer, source.tokenizer["chat_template"])
         require_chat_template(tokenizer)
     add_visual_token(tokenizer)
-    vision, projector = vision_config(source.vision), own_projector_config(source.projector)
+    with _reading(curriculum):
+        vision, projector = vision_config(source.vision), own_projector_config(source.projector)
     sizes = {"patch_size": vision.patch_size, "merge": projector.merge, "projector": projector.token_rule()}
     return MedVLMProcessor(tokenizer, **sizes, **source.processor)
 
@@ -55,9 +59,11 @@ def first_config(curriculum: Curriculum, processor: Processor) -> PretrainedConf
     """
     source = curriculum.model
     if source.pretrained is not None:
-        return checkpoint_config(source.pretrained)
+        with _reading(curriculum):
+            return checkpoint_config(source.pretrained)
     size, token = vocabulary_size(processor.tokenizer), processor.visual_token_id
-    return build_config(source.vision, source.projector, source.text, size, token)
+    with _reading(curriculum):
+        return build_config(source.vision, source.projector, source.text, size, token)
 
 
 def first_model(curriculum: Curriculum) -> tuple[Model, Processor]:
@@ -67,14 +73,39 @@ def first_model(curriculum: Curriculum) -> tuple[Model, Processor]:
     """
     source = curriculum.model
     if source.pretrained is not None:
-        return load_checkpoint(source.pretrained)[0], load_processor(source.pretrained, source.processor)
+        with _reading(curriculum):
+            return load_checkpoint(source.pretrained)[0], load_processor(source.pretrained, source.processor)
     processor = first_processor(curriculum)
     size, token = vocabulary_size(processor.tokenizer), processor.visual_token_id
-    model = build_model(source.vision, source.projector, source.text, size, token)
+    with _reading(curriculum):
+        model = build_model(source.vision, source.projector, source.text, size, token)
     model.generation_config.eos_token_id = sorted(processor.end_ids)
     pad = processor.tokenizer.pad_token_id
     model.generation_config.pad_token_id = processor.tokenizer.eos_token_id if pad is None else pad
     return model, processor
+
+
+@contextmanager
+def _reading(curriculum: Curriculum) -> Iterator[None]:
+    """Name what ``model`` reads when a library cannot: without a network it says neither the id nor the setting."""
+    source = curriculum.model
+    named = {
+        "model.pretrained": source.pretrained,
+        "model.vision.pretrained": source.vision.get("pretrained"),
+        "model.text.pretrained": source.text.get("pretrained"),
+        "model.tokenizer.pretrained": source.tokenizer.get("pretrained"),
+    }
+    try:
+        yield
+    except OSError as error:
+        read = ", ".join(f"{key} {value!r}" for key, value in named.items() if value is not None)
+        if not read:
+            raise
+        raise OSError(
+            f"one of what the configuration reads cannot be read: {read} ({' '.join(str(error).split())}). Mend: check "
+            "the name; an id needs a connection to its hub once (and a login, where its licence asks for one), "
+            "or name a folder that holds the model"
+        ) from error
 
 
 def _texts(curriculum: Curriculum) -> Iterable[str]:

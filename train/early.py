@@ -38,14 +38,29 @@ def load_checked(path: str | Path, overrides: Iterable[str] = (), only: str | No
             f"data.root is {str(root)!r}, and there is no such folder", where=str(path),
             mend="check the path; a relative one starts at the working directory, here " + str(Path.cwd()),
         )  # fmt: skip
+    pending = []
     for number, stage in enumerate(curriculum.stages, start=1):
         done = Path(curriculum.output_dir) / "stages" / f"{number:02d}-{stage.name}" / "done.json"
         if only not in (None, stage.name) or done.is_file():
             continue
+        pending.append(stage)
         for source in stage.mixture:
             if "://" not in source.manifest and not (root / source.manifest).is_dir():
                 _check_manifest(root / source.manifest, root, stage)
+    _check_asked(curriculum, pending, root)
     return curriculum
+
+
+def _check_asked(curriculum: Curriculum, stages: Iterable[Stage], root: Path) -> None:
+    """Questions that a stage asks while it trains are there; its turn may come days later."""
+    asking = [stage.name for stage in stages if stage.evaluate_every is not None]
+    for name in curriculum.evaluation.manifests if curriculum.evaluation is not None and asking else ():
+        if "://" not in name and not (root / name).exists():
+            raise BadSample(
+                f"no such manifest, and stage {asking[0]!r} asks its questions (evaluate_every)",
+                where=str(root / name),
+                mend="check evaluation.manifests, which are relative to data.root, or remove evaluate_every",
+            )  # fmt: skip
 
 
 def _check_sources(model: ModelSource) -> None:

@@ -15,6 +15,7 @@ from medvlm.data_recipes.rows import Joined, ManifestRows
 from medvlm.data_recipes.sample import Sample
 from medvlm.model.processing import Rendered
 from medvlm.train.config import Curriculum, Stage
+from medvlm.train.objectives.auxiliary_labels import labelled_names
 
 GENTLE = 2e-5
 """Rate from which on a pretrained decoder that learns beside an untrained projector is disturbed by it: LLaVA-1.5 (Liu
@@ -196,6 +197,29 @@ def check_masks(rows: Joined, samples: Iterable[int], renderer: Renderer) -> Mas
         samples=count, supervised=supervised / tokens if tokens else 0.0, endless=tuple(dict.fromkeys(endless)),
         unlike_prompt=tuple(dict.fromkeys(unlike)), doubled_start=doubled,
     )  # fmt: skip
+
+
+def check_auxiliary(stage: Stage, rows: Joined, samples: Iterable[int]) -> list[Finding]:
+    """Names of auxiliary losses for which none of some samples has a label: their heads would learn nothing of them."""
+    looked = [row for row in map(rows.row, samples) if isinstance(row, Sample)]
+    found = []
+    for loss in stage.auxiliary if looked else ():
+        try:
+            labelled = {name for row in looked for name in labelled_names(row, loss.kind)}
+        except BadSample:  # quarantined with its row, and counted there
+            continue
+        unknown = [name for name in loss.findings if name not in labelled]
+        if unknown:
+            found.append(
+                Finding(
+                    level="warning", stage=stage.name,
+                    reason=f"none of {len(looked)} samples that were looked at has a label of the auxiliary loss "
+                    f"{loss.kind!r} for {', '.join(map(repr, unknown))}",
+                    mend=f"name them as metadata.{loss.kind} of the rows does"
+                    + (f" ({', '.join(sorted(labelled))})" if labelled else ", which is empty or missing"),
+                )
+            )  # fmt: skip
+    return found
 
 
 def _ends(side: Rendered, ends: frozenset[int]) -> bool:

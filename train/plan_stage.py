@@ -20,7 +20,16 @@ from medvlm.train.assemble import set_trainable
 from medvlm.train.config import Curriculum, Stage
 from medvlm.train.data import StageData, prepare_data, stage_cost
 from medvlm.train.devices import Accelerator
-from medvlm.train.plan_checks import RENDERED, Files, Finding, Masks, check_files, check_masks, findings_of
+from medvlm.train.plan_checks import (
+    RENDERED,
+    Files,
+    Finding,
+    Masks,
+    check_auxiliary,
+    check_files,
+    check_masks,
+    findings_of,
+)
 from medvlm.train.plan_memory import Memory, estimate_memory, what_would_fit
 from medvlm.train.plan_time import Scale, Time, operations_of, time_of
 from medvlm.train.stage import lengths_folder, renderer_of
@@ -109,6 +118,7 @@ def plan_stage(
     spread = drawn[np.unique(np.linspace(0, len(drawn) - 1, min(len(drawn), RENDERED)).round().astype(int))]
     masks = check_masks(data.rows, spread.tolist(), renderer)
     files = check_files(data.rows, drawn.tolist(), renderer.root)
+    findings += check_auxiliary(stage, data.rows, spread.tolist())
     refused = len(data.quarantine)
     findings += findings_of(
         stage, masks, files, refused, len(drawn) + refused, curriculum.data.quarantine_limit

@@ -25,7 +25,12 @@ _HOLDS_UP = {
         "held up by other processes",
         "waits for them: their data is slower or their packs are larger; raise data.workers, or packs_per_step",
     ),
-    "prepare": (0.50, "bound by preparation", "prepares steps (answers that the model writes): shorten max_new_tokens"),
+    "prepare": (
+        0.50,
+        "bound by preparation",
+        "prepares steps: in reinforcement the model writes answers (shorten max_new_tokens), in a contrastive stage "
+        "all pairs are embedded once more",
+    ),
     "to_device": (0.10, "transfer bound", "copies packs to the device: lower data.patches_per_pack, or cache features"),
     "optimizer": (
         0.30,

@@ -80,3 +80,13 @@ def test_a_decoder_that_is_not_there_is_said(tmp_path, capsys):
     path.write_text(YAML.format(decoder="./nowhere").replace("runs/parts", str(tmp_path / "run")))
     assert main([str(path)]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_named_with_its_setting(decoder, tmp_path):
+    path = tmp_path / "parts.yaml"
+    path.write_text(YAML.format(decoder=decoder))
+    for part in ("text", "tokenizer"):  # ids that no cache holds; tests have no network
+        curriculum = load_curriculum(path, [f"model.{part}={{pretrained: nobody/nothing}}"])
+        with pytest.raises(OSError, match=rf"model.{part}.pretrained 'nobody/nothing'.*Mend: check the name") as told:
+            first_config(curriculum, first_processor(curriculum))
+        assert "\n" not in str(told.value)

@@ -87,3 +87,12 @@ def test_stages_that_are_done_or_not_asked_for_need_no_files(config, tmp_path):
     done.parent.mkdir(parents=True)
     done.write_text("{}")
     load_checked(config)
+
+
+def test_questions_that_a_stage_asks_while_it_trains_are_there(config, tmp_path):
+    asks = "evaluation={manifests: [asked.jsonl]}"
+    load_checked(config, [asks])  # asked after the training, by another command
+    with pytest.raises(BadSample, match=r"asked.jsonl: .*stage 'align' asks its questions.*evaluation.manifests"):
+        load_checked(config, [asks, "stages.align.evaluate_every=2"])
+    (tmp_path / "data" / "asked.jsonl").touch()
+    load_checked(config, [asks, "stages.align.evaluate_every=2"])

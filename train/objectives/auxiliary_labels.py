@@ -23,6 +23,17 @@ def check_labels(sample: Sample, kind: str, where: str) -> None:
         raise BadSample(bad.reason, where=where, mend=bad.mend, sample_id=sample.sample_id) from bad
 
 
+def labelled_names(sample: Sample, kind: str) -> set[str]:
+    """Names of findings (entities of triplets) that ``sample`` labels for the auxiliary loss ``kind``.
+
+    Raises:
+        BadSample: as ``check_labels``.
+    """
+    if kind == "triplets":
+        return {entity for entity, _, _ in triplet_labels(sample)}
+    return set(change_labels(sample) if kind == "progression" else finding_labels(sample))
+
+
 def finding_labels(sample: Sample) -> dict[str, bool]:
     """``metadata["findings"]``: name -> whether it is there; what is null or missing is not known.
 

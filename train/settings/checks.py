@@ -17,7 +17,7 @@ def refuse(reason: str, mend: str) -> NoReturn:
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
     """Refuse a number outside of [low, high], and infinity."""
     if not low <= value <= high or math.isinf(value):
-        limit = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        limit = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:.10g}"
         refuse(f"{name} is {value:g}", f"use a number {limit}")
 
 
