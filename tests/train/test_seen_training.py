@@ -118,6 +118,7 @@ def test_two_ranks_look_without_a_change_under_zero(config):
     done = torchrun(WORKER, [config, json.dumps(runs)])
     assert done.returncode == 0, done.stderr[-4000:]
     assert "the largest packs of the first window fit (305 tokens" in done.stderr
+    assert "OVERFLOW" not in done.stderr + done.stdout, "DeepSpeed warns of the gradient that is infinite on purpose"
     for zero in (2, 3):
         assert weights(folder / f"looks-{zero}") == weights(folder / f"blind-{zero}"), zero
         assert rows(folder / f"looks-{zero}")[-1]["scores"]
