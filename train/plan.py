@@ -110,20 +110,27 @@ def show_stage(plan: StagePlan, curriculum: Curriculum, hardware: Hardware, cons
     host = f", and {memory.host:.3g} GiB of host memory" if memory.host else ""
     sources = ", ".join(f"{name} {count:,}" for name, count in plan.samples.items())
     looked, missing = plan.files.looked_for, len(plan.files.missing)
+    first = "such packs run first, before step 1"
+    answers = (
+        f"on {plan.masks.supervised:.1%} of the tokens of {plan.masks.samples} samples that were rendered, "
+        f"{'with' if not plan.masks.endless else 'WITHOUT'} the end of the turn"
+    )
+    if stage.reinforcement is not None:  # a pack is only a beginning: what is learnt from is written in training
+        first = "no pack is tried before step 1"
+        answers = (
+            f"on {stage.reinforcement.group_size} answers to each prompt, of at most "
+            f"{stage.reinforcement.max_new_tokens:,} tokens"
+        )
     lines = [
         ("trains", ", ".join(f"{name} {count:,}" for name, count in plan.trained.items()) + "; the rest is frozen"),
         ("samples", f"{sources}; {len(plan.data.quarantine):,} quarantined"),
         ("files", f"{looked:,} of the visuals looked for, {missing:,} missing" if looked else "no visual to look for"),
         ("packs", f"{plan.packs:,} a round of at most {data.tokens_per_pack:,} tokens, {plan.waste:.1%} empty"),
-        ("largest", f"{plan.largest[0]:,} tokens; {plan.largest[1]:,} patches: such packs run first, before step 1"),
+        ("largest", f"{plan.largest[0]:,} tokens; {plan.largest[1]:,} patches: {first}"),
         ("step", f"{per_step} packs ({hardware.processes} processes x {stage.packs_per_step}), {engine.kind}{zero}"),
         ("tokens", f"{plan.tokens:,}, {plan.supervised:,} of them with loss, and {plan.patches:,} patches"),
         ("visuals", f"{plan.kept:.0%} of the tokens of images, volumes and clips are kept"),
-        (
-            "loss",
-            f"on {plan.masks.supervised:.1%} of the tokens of {plan.masks.samples} samples that were rendered, "
-            f"{'with' if not plan.masks.endless else 'WITHOUT'} the end of the turn",
-        ),
+        ("loss", answers),
         ("memory", f"about {memory.total:.3g} GiB a process: {parts}{host}"),
     ]
     if hardware.gpu is not None:
