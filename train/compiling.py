@@ -47,6 +47,8 @@ def compile_parts(
         check_compiler(device)
     # The programs of the stages before would count towards the number after which torch compiles no more.
     torch.compiler.reset()
+    # Dropout draws the numbers that it would draw otherwise: passes that are repeated must draw the same.
+    options = {"fallback_random": True} if backend == "inductor" else None
     layers = {id(layer) for layer in units(model)}
     found = dict.fromkeys(sorted(map(str, wanted)), 0)
     for name, layer in model.named_modules():
@@ -54,7 +56,7 @@ def compile_parts(
         if component not in wanted or id(layer) not in layers:
             continue
         for part in parts_of(layer):
-            part.compile(dynamic=True, backend=backend)
+            part.compile(dynamic=True, backend=backend, options=options)
             found[component] += 1
     for component, count in found.items():
         if not count:
