@@ -12,12 +12,14 @@ from medvlm.model.config import MedVLMConfig
 from medvlm.model.head_contrastive import ContrastiveHead
 from medvlm.model.head_findings import FindingsHead, ProgressionHead
 from medvlm.model.head_triplets import TripletsHead
+from medvlm.model.head_unpaired import UnpairedHead
 
 KINDS: dict[str, Callable[..., nn.Module]] = {
     "contrastive": ContrastiveHead,
     "findings": FindingsHead,
     "progression": ProgressionHead,
     "triplets": TripletsHead,
+    "unpaired": UnpairedHead,
 }
 """Name of a head -> what makes it from (config of the model, its arguments)."""
 

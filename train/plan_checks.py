@@ -200,7 +200,8 @@ def check_masks(rows: Joined, samples: Iterable[int], renderer: Renderer) -> Mas
 
 
 def check_auxiliary(stage: Stage, rows: Joined, samples: Iterable[int]) -> list[Finding]:
-    """Names of auxiliary losses for which none of some samples has a label: their heads would learn nothing of them."""
+    """Names of auxiliary losses for which none of some samples has a label: their heads would learn nothing of them;
+    and an unpaired loss all of whose samples are of one modality."""
     looked = [row for row in map(rows.row, samples) if isinstance(row, Sample)]
     found = []
     for loss in stage.auxiliary if looked else ():
@@ -208,6 +209,7 @@ def check_auxiliary(stage: Stage, rows: Joined, samples: Iterable[int]) -> list[
             labelled = {name for row in looked for name in labelled_names(row, loss.kind)}
         except BadSample:  # quarantined with its row, and counted there
             continue
+        key = "findings" if loss.kind == "unpaired" else loss.kind
         unknown = [name for name in loss.findings if name not in labelled]
         if unknown:
             found.append(
@@ -215,8 +217,22 @@ def check_auxiliary(stage: Stage, rows: Joined, samples: Iterable[int]) -> list[
                     level="warning", stage=stage.name,
                     reason=f"none of {len(looked)} samples that were looked at has a label of the auxiliary loss "
                     f"{loss.kind!r} for {', '.join(map(repr, unknown))}",
-                    mend=f"name them as metadata.{loss.kind} of the rows does"
+                    mend=f"name them as metadata.{key} of the rows does"
                     + (f" ({', '.join(sorted(labelled))})" if labelled else ", which is empty or missing"),
+                )
+            )  # fmt: skip
+        if loss.kind != "unpaired":
+            continue
+        shows = [bool(row.visuals()) for row in looked if labelled_names(row, loss.kind) & set(loss.findings)]
+        if shows and (not any(shows) or (all(shows) and not loss.paired_texts)):
+            found.append(
+                Finding(
+                    level="warning", stage=stage.name,
+                    reason=f"all {len(shows)} labelled samples that were looked at "
+                    f"{'show' if shows[0] else 'only say'} something: the auxiliary loss 'unpaired' has nothing to "
+                    "bring them together with",
+                    mend="mix in labelled reports without a visual, or set paired_texts" if shows[0]
+                    else "mix in labelled images, volumes or clips",
                 )
             )  # fmt: skip
     return found

@@ -25,6 +25,8 @@ def heads_of(stage: Stage) -> dict[str, dict[str, Any]]:
             heads["triplets"] = {
                 "entities": names, "positions": list(loss.positions), "size": loss.size, "layers": loss.layers,
             }  # fmt: skip
+        elif loss.kind == "unpaired":
+            heads["unpaired"] = {"findings": names, "size": loss.size, "pooling": loss.pooling}
         else:
             heads[loss.kind] = {"findings": names, "pooling": loss.pooling}
     return heads

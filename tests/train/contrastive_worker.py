@@ -53,6 +53,7 @@ VARIANTS["auxiliaries"] = {
         AuxiliaryLoss(kind="findings", findings=NAMES, positive_weights={"mass": 3.0}, pooling="attention"),
         AuxiliaryLoss(kind="progression", findings=NAMES, weight=0.5),
         AuxiliaryLoss(kind="triplets", findings=NAMES, positions=("left", "right"), size=16, layers=2),
+        AuxiliaryLoss(kind="unpaired", findings=NAMES, size=16, weight=0.5),
     ),
 }
 VARIANTS["contrastive with findings"] = {
@@ -60,9 +61,10 @@ VARIANTS["contrastive with findings"] = {
     "lora": Lora(rank=2, targets=("vision.mlp", "text.mlp"), learning_rate=RATE),
     "auxiliary": (AuxiliaryLoss(kind="findings", findings=NAMES, weight=2.0),),
 }
-# One line is a step: what each pack of each rank holds. In the second step one rank has nothing that could be read.
+# One line is a step: what each pack of each rank holds. 7 shows nothing and is all the text of an unpaired loss. In the
+# second step one rank has nothing that could be read.
 STEPS = (
-    (((0, 1), (2,)), ((3,), (4, 5, 6))),
+    (((0, 1), (2, 7)), ((3,), (4, 5, 6))),
     (((), ()), ((0, 3), (1, 5))),
 )
 

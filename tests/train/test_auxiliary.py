@@ -35,6 +35,7 @@ LOSSES = (
     AuxiliaryLoss(kind="findings", findings=NAMES, positive_weights={"mass": 3.0}, weight=2.0),
     AuxiliaryLoss(kind="progression", findings=NAMES, pooling="attention"),
     AuxiliaryLoss(kind="triplets", findings=NAMES, positions=("left", "right"), size=16, layers=2, weight=0.5),
+    AuxiliaryLoss(kind="unpaired", findings=NAMES, size=16, pooling="attention", weight=1.5),
 )
 ALL = LearningRates(vision=1e-3, projector=1e-3, text=1e-3, heads=1e-3)
 
@@ -44,9 +45,9 @@ def a_stage(**changes: object) -> Stage:
     return Stage(**{**settings, **changes})  # type: ignore[arg-type]
 
 
-def a_sample(name: str, files: list[str], **metadata: object) -> Sample:
+def a_sample(name: str, files: list[str], said: str = "left", **metadata: object) -> Sample:
     refs = [VisualRef(kind="image", path=file) for file in files]
-    turns = (Turn(role="user", content=(*refs, "Which side?")), Turn(role="assistant", content=("left",)))
+    turns = (Turn(role="user", content=(*refs, "Which side?")), Turn(role="assistant", content=(said,)))
     return Sample(
         sample_id=name, patient_id="p", study_id="s", source="fixture", licence="CC0-1.0", split="train",
         turns=turns, metadata=metadata,
@@ -55,7 +56,7 @@ def a_sample(name: str, files: list[str], **metadata: object) -> Sample:
 
 ROWS = [
     a_sample("0", ["a.png"], findings={"nodule": True, "mass": None, "other": True}),
-    a_sample("1", [], findings={"nodule": True}),  # shows nothing: no label of it counts
+    a_sample("1", [], findings={"nodule": True}),  # shows nothing: only an unpaired loss counts its labels
     a_sample("2", ["a.png", "b.png"], findings={"nodule": False, "mass": True}, progression={"mass": "worse"}),
     a_sample("3", ["b.png"], triplets=[
         {"entity": "nodule", "present": True, "position": "left"}, {"entity": "mass", "present": False},
@@ -63,6 +64,7 @@ ROWS = [
         {"entity": "nodule", "present": True, "position": "hip"},
     ]),
     a_sample("4", ["a.png"]),
+    a_sample("5", [], "There is no mass in the left upper zone.", findings={"mass": False, "other": True}),
 ]  # fmt: skip
 
 
@@ -82,19 +84,20 @@ def packs(processor, tmp_path):
     return of
 
 
-def objective() -> WithAuxiliaries:
-    return WithAuxiliaries(Supervised(), [(make_auxiliary(loss), loss.weight) for loss in LOSSES])
+def objective(processor, losses=LOSSES) -> WithAuxiliaries:
+    return WithAuxiliaries(Supervised(), [(make_auxiliary(loss, processor.tokenizer), loss.weight) for loss in losses])
 
 
 def test_no_split_changes_the_gradient(processor, packs):
     model = tiny_model(processor)
     set_trainable(model.train(), a_stage())
     found = []
-    for split in ([[0, 1, 2, 3, 4]], [[1], [3, 0], [2], [4]]):
+    # Packs without a text, without a visual, and without any label.
+    for split in ([[0, 1, 2, 3, 4, 5]], [[1], [3, 0], [2, 5], [4]]):
         model.zero_grad(set_to_none=True)
-        both, made = objective(), packs(*split)
+        both, made = objective(processor), packs(*split)
         counts = items(both, made)
-        assert counts[1:] == [3, 1, 2, 1]
+        assert counts[1:] == [3, 1, 2, 1, 3, 2]
         total = torch.zeros(())
         for pack in made:
             loss = mean(both, both(model, pack), counts)
@@ -116,7 +119,7 @@ def test_the_sums_are_those_of_their_labels(processor, packs):
     with torch.no_grad():
         visuals = encode_visuals(model, pack)
         assert visuals.shown == [[0], [], [0, 1], [1], [0]]
-        losses = objective()(model, pack)
+        losses = objective(processor)(model, pack)
         # Of sample 2 the last visual is the current one.
         logits = model.heads["findings"](visuals.features, visuals.patches, [[0], [1]])
         expected = -F.logsigmoid(logits[0, 0]) - F.logsigmoid(-logits[1, 0]) - 3 * F.logsigmoid(logits[1, 1])
@@ -131,12 +134,48 @@ def test_the_sums_are_those_of_their_labels(processor, packs):
         assert losses.total.item() == pytest.approx(Supervised()(model, pack).total.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("paired_texts", [False, True])
+def test_images_and_texts_are_told_by_one_classifier(processor, packs, paired_texts):
+    """By a loop over labels that are written down here, and over texts that are read one by one."""
+    loss = replace(LOSSES[-1], paired_texts=paired_texts)
+    stage = a_stage(auxiliary=(loss,))
+    model = tiny_model(processor)
+    set_trainable(model, stage)
+    (pack,) = packs([0, 1, 2, 3, 4, 5])
+    shown = {0: ([0], {0: 1.0}), 2: ([1], {0: 0.0, 1: 1.0})}  # of sample 2 the last visual is the current one
+    said = {1: {0: 1.0}, 5: {1: 0.0}} | ({0: {0: 1.0}, 2: {0: 0.0, 1: 1.0}} if paired_texts else {})
+    with torch.no_grad():
+        both = objective(processor, (loss,))
+        losses = both(model, pack).auxiliary
+        head, tokenizer, visuals = model.heads["unpaired"], processor.tokenizer, encode_visuals(model, pack)
+
+        def told(vector: torch.Tensor, labels: dict[int, float]) -> float:
+            logits = head.out(head.norm(vector))[0]
+            return sum(-F.logsigmoid(logits[n] if there else -logits[n]).item() for n, there in labels.items())
+
+        ends = np.cumsum(visuals.patches).tolist()
+        expected = 0.0
+        for (only,), labels in shown.values():
+            features = visuals.features[ends[only] - visuals.patches[only] : ends[only]]
+            expected += told(head.visual(head.pool(features, [len(features)])), labels)
+        assert losses["unpaired_visual"].item() == pytest.approx(expected, rel=1e-5)
+        expected = 0.0
+        for item, labels in said.items():
+            ids = [*tokenizer(ROWS[item].turns[1].text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            hidden = model.text.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+            expected += told(head.text(hidden.mean(dim=0, keepdim=True)), labels)
+        assert losses["unpaired_text"].item() == pytest.approx(expected, rel=1e-5)
+    assert both.auxiliary_counts(pack) == {"unpaired_visual": 3, "unpaired_text": 5 if paired_texts else 2}
+    with pytest.raises(BadSample, match=r"findings.mass is 'yes'"):
+        _accept(a_sample("bad", [], findings={"mass": "yes"}), stage, Path("m.jsonl"))
+
+
 def test_visuals_are_encoded_once(processor, packs):
     model = tiny_model(processor)
     set_trainable(model, a_stage())
     seen = []
     model.vision.register_forward_pre_hook(lambda *_: seen.append(1))
-    objective()(model, packs([0, 2])[0])
+    objective(processor)(model, packs([0, 2])[0])
     assert len(seen) == 1
 
 
@@ -194,6 +233,10 @@ def test_a_contrastive_stage_takes_pairs_only():
              "lora": Lora(targets=("projector.all",))},
             "does not run the projector",
         ),
+        (
+            {"objective": "contrastive", "auxiliary": LOSSES[-1:], "learning_rate": LearningRates(heads=1e-3)},
+            "takes pairs only, and has the auxiliary loss 'unpaired'",
+        ),
         ({"contrastive": ContrastiveConfig()}, "'contrastive' is set, but the objective is 'supervised'"),
     ],
 )  # fmt: skip
@@ -210,6 +253,8 @@ def test_stages_that_are_refused(changes, message):
         ({"kind": "findings", "findings": ("a",), "positions": ("left",)}, "has positions"),
         ({"kind": "triplets", "findings": ("a",)}, "has no positions"),
         ({"kind": "findings", "findings": ("a",), "positive_weights": {"b": 2.0}}, "names 'b'"),
+        ({"kind": "findings", "findings": ("a",), "paired_texts": True}, "for kind: unpaired only"),
+        ({"kind": "unpaired", "findings": ("a",), "positions": ("left",)}, "has positions"),
         ({"kind": "progression", "findings": ("a",), "positive_weights": {"a": 2.0}}, "for kind: findings only"),
     ],
 )

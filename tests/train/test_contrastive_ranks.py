@@ -52,7 +52,7 @@ def a_sample(name: str, visuals: list[VisualRef], text: str, **metadata: object)
 
 
 def samples() -> list[Sample]:
-    """Images, volumes and both together; 5 says what 1 says; labels of all kinds, and samples without any."""
+    """Images, volumes and both together; 5 says what 1 says; 7 shows nothing; labels of all kinds, and none."""
     image = [VisualRef(kind="image", path=f"{name}.png") for name in "ab"]
     volume = [VisualRef(kind="volume", path=f"{name}.npy", options=VOLUME) for name in "cd"]
     return [
@@ -85,6 +85,7 @@ def samples() -> list[Sample]:
             findings={"nodule": True},
             progression={"nodule": "worse", "effusion": None, "mass": "same"},
         ),
+        a_sample("7", [], "No mass. moderate effusion", findings={"mass": False, "effusion": True}),
     ]
 
 

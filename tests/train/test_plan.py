@@ -178,7 +178,8 @@ def test_prompts_that_the_model_will_answer_are_not_asked_for_the_end_of_an_answ
 
 
 def test_auxiliary_losses_whose_labels_are_called_otherwise_are_named(config, capsys):
-    losses = [{"kind": "findings", "findings": ["nodule", "nodul"]}, {"kind": "progression", "findings": ["nodule"]}]
+    losses = [{"kind": "findings", "findings": ["nodule", "nodul"]}, {"kind": "progression", "findings": ["nodule"]},
+              {"kind": "unpaired", "findings": ["nodule"]}]  # fmt: skip
     stage = {
         "name": "aside", "steps": 1, "mixture": [{"manifest": "train_2d.jsonl"}], "auxiliary": losses,
         "learning_rate": {"vision": 1.0e-3, "heads": 1.0e-3},
@@ -186,6 +187,8 @@ def test_auxiliary_losses_whose_labels_are_called_otherwise_are_named(config, ca
     assert plan.main([config(), f"stages={json.dumps([stage])}", "--json"]) == 0
     found = [f for f in json.loads(capsys.readouterr().out)["findings"] if "auxiliary" in f["reason"]]
     assert "auxiliary loss 'findings' for 'nodul'" in found[0]["reason"] and "mass, nodule" in found[0]["mend"]
+    assert "'unpaired' has nothing to bring them together with" in found[-1]["reason"]
+    assert "mix in labelled reports" in found[-1]["mend"]
 
 
 # --- memory -------------------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from medvlm.model.batch import PackedBatch
 from medvlm.model.head_pooling import EncodedVisuals, encode_visuals
 from medvlm.train.engine import Engine
 from medvlm.train.objectives.auxiliary_findings import Findings, Progression
 from medvlm.train.objectives.auxiliary_triplets import Triplets
+from medvlm.train.objectives.auxiliary_unpaired import Unpaired
 from medvlm.train.objectives.objective import Loss, Objective
 from medvlm.train.settings.auxiliary import AuxiliaryLoss
 
@@ -35,8 +37,12 @@ class Auxiliary(Protocol):
         ...
 
 
-def make_auxiliary(loss: AuxiliaryLoss) -> Auxiliary:
-    """The auxiliary loss that ``loss`` names."""
+def make_auxiliary(loss: AuxiliaryLoss, tokenizer: PreTrainedTokenizerBase) -> Auxiliary:
+    """The auxiliary loss that ``loss`` names.
+
+    Args:
+        tokenizer: of a loss that reads texts apart from their conversations.
+    """
     match loss.kind:
         case "findings":
             return Findings(loss.findings, loss.positive_weights)
@@ -44,6 +50,8 @@ def make_auxiliary(loss: AuxiliaryLoss) -> Auxiliary:
             return Progression(loss.findings)
         case "triplets":
             return Triplets(loss.findings, loss.positions)
+        case "unpaired":
+            return Unpaired(loss.findings, tokenizer, paired_texts=loss.paired_texts)
 
 
 @dataclass(frozen=True, kw_only=True)

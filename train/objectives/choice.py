@@ -23,7 +23,8 @@ def make_objective(stage: Stage, engine: Engine, processor: Processor, place: Ro
     objective = _main(stage, engine, processor, place)
     if not stage.auxiliary:
         return objective
-    return WithAuxiliaries(objective, [(make_auxiliary(loss), loss.weight) for loss in stage.auxiliary])
+    made = [(make_auxiliary(loss, processor.tokenizer), loss.weight) for loss in stage.auxiliary]
+    return WithAuxiliaries(objective, made)
 
 
 def _main(stage: Stage, engine: Engine, processor: Processor, place: RolloutPlace | None) -> Objective:

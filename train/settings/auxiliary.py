@@ -8,7 +8,7 @@ from typing import Literal
 
 from medvlm.train.settings.checks import check_range, later, refuse
 
-AuxiliaryKind = Literal["findings", "progression", "triplets"]
+AuxiliaryKind = Literal["findings", "progression", "triplets", "unpaired"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +17,16 @@ class AuxiliaryLoss:
 
     Attributes:
         kind: "findings" (one yes or no for each finding), "progression" (better, same, worse for each finding),
-            "triplets" (entity and position, MedKLIP).
+            "triplets" (entity and position, MedKLIP), "unpaired" (findings of images and of reports that do not belong
+            together, told by one classifier, MedRAT).
         weight: of this loss beside that of the objective.
         findings: names of the labels, as they stand in the metadata of samples; for triplets the entities.
         positions: only for triplets: where an entity may be.
         positive_weights: only for findings: name -> how much more a present one counts than an absent one (1).
         pooling: how the patches of a visual become one vector; triplets have queries of their own.
-        size: only for triplets: width of the queries.
+        size: only for triplets: width of the queries; for unpaired: of the space of images and reports.
         layers: only for triplets: how often the queries look at the patches.
+        paired_texts: only for unpaired: read the texts of samples that show something, too.
     """
 
     kind: AuxiliaryKind
@@ -35,6 +37,7 @@ class AuxiliaryLoss:
     pooling: Literal["mean", "attention"] = later("mean")
     size: int = later(256)
     layers: int = later(4)
+    paired_texts: bool = later(False)
 
     def __post_init__(self) -> None:
         check_range("auxiliary weight", self.weight, 0)
@@ -54,6 +57,8 @@ class AuxiliaryLoss:
             )
         if self.positive_weights and self.kind != "findings":
             refuse(f"the auxiliary loss {self.kind!r} has positive_weights", "set them for kind: findings only")
+        if self.paired_texts and self.kind != "unpaired":
+            refuse(f"the auxiliary loss {self.kind!r} has paired_texts", "set them for kind: unpaired only")
         for name, weight in self.positive_weights.items():
             check_range(f"positive weight of {name!r}", weight, 1e-6)
             if name not in self.findings:
@@ -77,6 +82,11 @@ def check_heads(
         refuse(
             f"a {objective} stage has auxiliary losses, but it runs the model more than once on a pack",
             "train them in a supervised or a contrastive stage",
+        )
+    if objective == "contrastive" and "unpaired" in kinds:
+        refuse(
+            "a contrastive stage takes pairs only, and has the auxiliary loss 'unpaired'",
+            "train it in a supervised stage, with texts that show nothing beside what shows something",
         )
     needs = objective == "contrastive" or bool(auxiliary)
     if needs and "heads" not in rates:
