@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import tiny_model
 from launching import torchrun
 from PIL import Image as Pil
@@ -140,5 +139,9 @@ def test_every_engine_trains_as_one_process(two_ranks, one_process, variant, eng
     for name, tensor in weights.items():
         # The first steps of AdamW are as long as the rate, however small a gradient: where it is nothing but rounding
         # (the bias of keys moves no softmax) its sign is a matter of chance.
-        tolerance = 5e-3 if name.endswith("attention.k.bias") else 5e-5
-        torch.testing.assert_close(tensor, expected_weights[name], atol=tolerance, rtol=0, msg=name)
+        # So may it be of the one weight in thousands with the smallest gradient: seen at 1.5e-8, the median being 4e-3.
+        far = 5e-3 if name.endswith("attention.k.bias") else 5e-5
+        difference = (tensor - expected_weights[name]).abs()
+        beyond = int((difference > far).sum())
+        assert beyond <= tensor.numel() // 4000, f"{name}: {beyond} of {tensor.numel()} weights are further than {far}"
+        assert difference.max() < 5e-3, f"{name}: a weight differs by {difference.max():.1e}"
