@@ -62,7 +62,8 @@ VARIANTS = {
     "lora": {"learning_rate": LearningRates(projector=RATE), "lora": WIDE},
     "preference": {"objective": "preference", "lora": NARROW, "preference": PreferenceConfig(supervised_weight=0.2)},
     "preference over the step": {
-        "objective": "preference", "lora": NARROW,
+        "objective": "preference",
+        "lora": NARROW,
         "preference": PreferenceConfig(loss={"kto": 1.0, "bco": 1.0}, beta=0.5, supervised_weight=0.2),
     },
 }

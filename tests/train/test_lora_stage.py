@@ -157,7 +157,7 @@ def test_four_bits_under_zero_3_are_refused(phantoms, tmp_path, capsys):
     path.write_text(dense(path.read_text()), encoding="utf-8")
     assert run.main([str(path), "engine.kind=deepspeed", "engine.zero_stage=3"]) == 2
     said = capsys.readouterr().err
-    assert "ZeRO-3 partitions them" in said and "use zero_stage: 2" in said
+    assert "ZeRO-3 partitions them" in said and "use kind: deepspeed and zero_stage: 2" in said
 
 
 def test_a_decoder_without_a_chat_template_is_refused_until_one_is_named(phantoms, tmp_path, capsys):

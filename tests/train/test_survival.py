@@ -135,8 +135,16 @@ def test_a_step_that_is_no_number_is_left_out_and_named(straight, data, tmp_path
     assert "'s03'" in said and f"at step {min(steps) - 1} of stage 'align'" in said and "nonfinite_limit is 0" in said
 
 
+def assert_goes_on_as_if_nothing_had_happened(config, tmp_path):
+    """Both in a process of its own: in this one earlier tests may have changed how sums are rounded."""
+    straight = tmp_path / "straight"
+    codes, _ = launch(config, [{}, {"overrides": [f"output_dir={straight}"]}])
+    assert codes == [0, 0]
+    assert equal(result(tmp_path / "run"), result(straight))
+
+
 @pytest.mark.slow
-def test_a_full_disk_leaves_older_states_whole_and_is_said(straight, data, tmp_path):
+def test_a_full_disk_leaves_older_states_whole_and_is_said(data, tmp_path):
     """No file may grow over 50 kB once a state is there; three saves fail, the training stops, and goes on later."""
     config = write_config(tmp_path / "run.yaml", data)
     codes, said = launch(config, [{"accident": ["limit", "50000", "1"]}])
@@ -145,12 +153,11 @@ def test_a_full_disk_leaves_older_states_whole_and_is_said(straight, data, tmp_p
     assert "those before it are whole (step-00000002). Training goes on and saves again when it is due" in said
     assert "the state after step 8 could not be saved" in said and "Free space under" in said
     assert [p.name for p in (stage_of(tmp_path / "run") / "state").iterdir()] == ["step-00000002"]
-    assert run.main([config]) == 0
-    assert equal(result(tmp_path / "run"), result(straight))
+    assert_goes_on_as_if_nothing_had_happened(config, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full(straight, data, tmp_path):
+def test_a_disk_that_is_really_full(data, tmp_path):
     """A file system of 1 MiB holds the state after step 2, not the one after it."""
     place = tmp_path / "run" / "stages" / "01-align" / "state"
     place.mkdir(parents=True)
@@ -165,8 +172,7 @@ def test_a_disk_that_is_really_full(straight, data, tmp_path):
     finally:
         subprocess.run(["umount", place], check=True)
     shutil.move(saved, place / saved.name)
-    assert run.main([config]) == 0
-    assert equal(result(tmp_path / "run"), result(straight))
+    assert_goes_on_as_if_nothing_had_happened(config, tmp_path)
 
 
 @pytest.mark.slow

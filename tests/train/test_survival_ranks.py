@@ -19,7 +19,7 @@ from survival import WORKER, equal, launch, result, stage_of, write_config, writ
 
 from medvlm.train.checkpoint import Checkpoint, changed_file, read_state, state_folders
 
-CRASHES = int(os.environ.get("MEDVLM_CRASHES", "3"))
+CRASHES = int(os.environ.get("MEDVLM_CRASHES", "2"))
 STEPS = 12 + 8 * CRASHES
 ZERO_2 = ["engine.kind=deepspeed", "engine.zero_stage=2"]
 
