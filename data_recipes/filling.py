@@ -144,6 +144,8 @@ def fill(tokens: np.ndarray, patches: np.ndarray, costs: np.ndarray, limits: tup
                 room_other -= others[index]
                 room_cost -= prices[index]
                 paid += worth[index]
+        if not members:
+            raise RuntimeError("no sample was found that fits an empty pack: the shelves are wrong; please report it")
         left_size -= whole - room
         left_steered -= paid
         packs.append(members)
