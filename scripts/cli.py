@@ -19,7 +19,8 @@
     medvlm export CHECKPOINT --out FOLDER          a plain transformers folder with a model card; to a hub if asked
 
 On several processes: torchrun --nproc_per_node=8 -m medvlm.train.run CONFIG (the same arguments as medvlm train).
-Each command says more with --help. Exit codes: 0 done, 1 done but something is wrong, 2 refused: read the message, 75 a training stopped by a signal and saved.
+Each command says more with --help. Exit codes: 0 done, 1 done but something is wrong, 2 refused: read the message;
+of a training also 75: stopped by a signal and saved, 74: could not save, 70: a process hung.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+FULL = "MEDVLM_FULL" in os.environ
+"""Every combination of engines and losses on two processes, where otherwise some stand for all: MEDVLM_FULL=1 asks for
+it."""
+
 
 def launch_environment() -> dict[str, str]:
     """The environment of a fresh training: no rank of another launcher, one thread."""

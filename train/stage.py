@@ -64,9 +64,7 @@ def stage_folder(curriculum: Curriculum, name: str) -> Path:
     return Path(curriculum.output_dir) / "stages" / f"{number:02d}-{name}"
 
 
-def run_stage(
-    curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ranks, stopping: Stopping
-) -> StageResult:
+def run_stage(curriculum: Curriculum, stage: Stage, start_from: Path, ranks: Ranks, stopping: Stopping) -> StageResult:
     """Train ``stage`` from the checkpoint ``start_from``; resume when it was begun before.
 
     Raises:

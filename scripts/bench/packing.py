@@ -272,6 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
         "logit_change": changes[OURS],
         "rank_imbalance": max(row.ranks or 0.0 for row in own),
     }
+    found = {name: float(value) for name, value in found.items()}  # not numpy's, which are no JSON
     met = {
         name: found[name] >= goal if name == "samples_per_second" else found[name] <= goal
         for name, goal in GOALS.items()

@@ -1,4 +1,4 @@
-"""The matrix products of a training step, recorded while it runs and run again bare: what no step can be faster than."""
+"""The matrix products of a training step, recorded while it runs and run again bare: no step can be faster."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
-from launching import torchrun
+from launching import FULL, torchrun
 from PIL import Image as Pil
 from safetensors.torch import load_file
 
@@ -43,10 +43,11 @@ QUICK = [
 ]
 QUICK += [("lora", "FSDP"), ("vision frozen", "shared")]
 QUICK += [("vision frozen", "ZeRO 3")] if DEEPSPEED else []
-# Full training under every engine; the other variants where what is frozen or adapted meets what divides weights.
+# Full training under every engine.
 SLOW = [("all", engine) for engine in ENGINES]
-SLOW += [(v, e) for v in worker.VARIANTS for e in ("ZeRO 3", "FSDP") if e in ENGINES and (v, e) not in [*QUICK, *SLOW]]
-SLOW += [(variant, engine) for variant in ("all", "lora") for engine in SHARED]
+if FULL:
+    SLOW += [(v, e) for v in worker.VARIANTS for e in ENGINES if (v, e) not in [*QUICK, *SLOW]]
+SLOW += [(variant, engine) for variant in (("all", "lora") if FULL else ("lora",)) for engine in SHARED]
 
 # The largest differences seen: 2.3e-7 (losses), 3.5e-7 (norms), both relative, and 7e-6 (weights): the order of
 # summation in fp32.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import torchrun
+from launching import FULL, torchrun
 from safetensors.torch import load_file
 from spot_task import FROM_CHECKPOINT, SIDES, question, write_config, write_spots
 
@@ -69,7 +69,9 @@ ALGORITHMS = {
 ENGINES = {"accelerate": [], "FSDP": ["engine.kind=fsdp"]}
 if DEEPSPEED:
     ENGINES |= {f"ZeRO {stage}": ["engine.kind=deepspeed", f"engine.zero_stage={stage}"] for stage in (2, 3)}
-RUNS = [("dapo", "accelerate"), ("grpo", "FSDP"), *([("dr_grpo", "ZeRO 2"), ("grpo", "ZeRO 3")] if DEEPSPEED else [])]
+RUNS = [("dapo", "accelerate"), *([("grpo", "ZeRO 3")] if DEEPSPEED else [])]
+if FULL:
+    RUNS += [("grpo", "FSDP"), *([("dr_grpo", "ZeRO 2")] if DEEPSPEED else [])]
 
 
 def arguments(spots: Path, folder: Path, algorithm: str, engine: str, packs: int) -> list[str]:

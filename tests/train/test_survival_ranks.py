@@ -175,9 +175,9 @@ def test_what_is_no_number_moves_no_weight_under_any_engine(data, tmp_path):
 def test_two_processes_then_one_then_two(data, tmp_path):
     """Each sample is seen as often as before: the losses of the uninterrupted training, up to rounding."""
     config = write_config(tmp_path / "run.yaml", data, steps=9)
-    engines = [ENGINES[0], ENGINES[3], ENGINES[4]]
+    engines = [ENGINES[0], ENGINES[4]]
     if "MEDVLM_CRASHES" in os.environ:
-        engines += [ENGINES[2], BF16[2]]
+        engines += [ENGINES[3], ENGINES[2], BF16[2]]
     places = [[*engine, f"output_dir={tmp_path / str(number)}"] for number, engine in enumerate(engines)]
     straight = [[*engine, f"output_dir={tmp_path / f'straight-{n}'}"] for n, engine in enumerate(engines)]
     codes, _ = launch(
@@ -187,7 +187,7 @@ def test_two_processes_then_one_then_two(data, tmp_path):
     )
     assert codes == [0] * len(engines) + [75] * len(engines)
     alone = [[*place, "stages.align.packs_per_step=2"] for place in places]
-    wrong = {"overrides": places[2]}
+    wrong = {"overrides": places[1]}
     codes, said = launch(config, [wrong] + [{"overrides": p, "accident": ["halt", "6"]} for p in alone])
     assert codes == [2] + [75] * len(engines)
     assert "was saved with 2 packs a step (2 processes x 1), now there are 1 (1 x 1)" in said
