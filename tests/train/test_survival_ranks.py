@@ -1,6 +1,6 @@
 """Two processes under torchrun: killed at any moment, signalled, of another number, or one of them hanging.
 
-MEDVLM_CRASHES=20 asks for so many kills instead of a few, and for all engines where otherwise some stand for them.
+MEDVLM_CRASHES=20 asks for so many kills, which are left out otherwise, and for all engines, for which a few stand else.
 """
 
 import json
@@ -80,6 +80,7 @@ def whole_states(output: Path) -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("MEDVLM_CRASHES" not in os.environ, reason="minutes of kills: MEDVLM_CRASHES=20 runs them")
 def test_killed_and_signalled_at_any_moment_it_ends_as_if_nothing_had_happened(data, tmp_path):
     config = write_config(tmp_path / "run.yaml", data, steps=STEPS)
     codes, _ = launch(config, [{"overrides": [*ZERO_2, f"output_dir={tmp_path / 'straight'}"]}], processes=2)
