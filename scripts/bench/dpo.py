@@ -8,7 +8,7 @@ the same LoRA on the same layers from the same start, the reference by adapters 
 Pictures are decoded and prepared while training, by both. Each training is a process of its own; contenders take turns.
 The losses of all steps are compared: when they differ, one of the two does something else, and nothing is reported.
 
-Memory is the peak of the process (ru_maxrss; on a GPU what torch allocated) over what it was after the imports, so it
+Memory is the peak of the process (VmHWM; on a GPU what torch allocated) over what it was after the imports, so it
 holds weights, optimizer, activations and what preparing the data takes.
 
 TRL is needed besides medvlm: see docs/benchmarks.md.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from medvlm.data_recipes.rows import Joined, ManifestRows
 from medvlm.model.loading import load_checkpoint
 from medvlm.scripts.bench.dpo_checkpoint import same_adapters, texts_of
 from medvlm.scripts.bench.dpo_plan import InOrder
+from medvlm.scripts.bench.hardware import held
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.checkpointing import checkpoint_activations
 from medvlm.train.config import EngineConfig, Lora, PreferenceConfig, Source, Stage
@@ -93,8 +92,7 @@ def peak_mib(device: str) -> float:
     """Peak memory so far: of the process on a CPU, of the device on a GPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 2**10)
+    return held("VmHWM") / 2**20
 
 
 def ours(task: Task) -> dict[str, Any]:

@@ -21,3 +21,18 @@ def hardware(device: torch.device) -> str:
                 name = line.split(":", 1)[1].strip()
                 break
     return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def held(name: str) -> int:
+    """Bytes of this process by Linux' own count: "VmRSS" now, "VmHWM" at most.
+
+    Not ``ru_maxrss``, which a process inherits from whoever started it.
+
+    Raises:
+        RuntimeError: not on Linux.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="ascii").splitlines() if status.is_file() else ():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"{status} has no {name}; this benchmark needs Linux")

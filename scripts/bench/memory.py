@@ -41,7 +41,7 @@ from medvlm.model.batch import IGNORED, VOLUME, PackedBatch
 from medvlm.model.language_head import LanguageHead
 from medvlm.model.loading import build_model
 from medvlm.model.log_probabilities import summed_log_probability
-from medvlm.scripts.bench.hardware import hardware
+from medvlm.scripts.bench.hardware import hardware, held
 from medvlm.scripts.marked_page import with_block
 from medvlm.train.checkpointing import checkpoint_activations
 
@@ -64,16 +64,9 @@ def peak_during(work: Callable[[], None], device: torch.device) -> int:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark begins anew
-    before = _status("VmRSS")
+    before = held("VmRSS")
     work()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}; this benchmark needs Linux")
+    return held("VmHWM") - before
 
 
 def loss_case(way: str, trained: bool, device: torch.device) -> tuple[int, int]:
