@@ -9,6 +9,7 @@ from typing import Any
 
 from medvlm.data_recipes.drawing import INK, SERIES, axes_of, svg_of
 from medvlm.eval.rows import Row, read_rows
+from medvlm.eval.running_mean import running_mean
 
 COLOURS = {"image": "#2a7f9e", "no_image": "#c77d2e", "swapped": "#8a6bb0", "majority": "#7d8590"}
 LABELS = {"image": "with its image", "no_image": "without an image", "swapped": "with another patient’s image"}
@@ -64,19 +65,10 @@ def training_curves(paths: Sequence[Path], field: str = "loss") -> str | None:
         colour = SERIES[number % len(SERIES)]
         steps, values = [offset + step for step, _ in points], [value for _, value in points]
         axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.35)
-        axes.plot(steps, _smoothed(values), color=colour, linewidth=1.8, label=stage)
+        axes.plot(steps, running_mean(values), color=colour, linewidth=1.8, label=stage)
         offset = max(steps)
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel(field.replace("_", " "), color=INK)
     axes.grid(axis="y", color=INK, alpha=0.12)
     axes.legend(frameon=False, labelcolor=INK)
     return svg_of(figure, f"Training {field} over steps")
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Running mean that forgets with 1 / (a twentieth of the length)."""
-    keep = max(0.0, 1 - 20 / max(20, len(values)))
-    smooth = [values[0]]
-    for value in values[1:]:
-        smooth.append(keep * smooth[-1] + (1 - keep) * value)
-    return smooth

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.model.loading import Model, build_config
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 from medvlm.train.config import Curriculum, DataConfig, LearningRates, Lora, ModelSource, Source, Stage
 from medvlm.train.devices import Accelerator, named
 from medvlm.train.plan_memory import Memory, estimate_memory
@@ -176,8 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = table()
     print(text)
     if options.write:
-        page = with_block(options.write.read_text(encoding="utf-8"), BEGIN, END, text)
-        write_atomic(options.write, page)
+        write_block(options.write, BEGIN, END, text)
     return 0
 
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medvlm.train.distributed import connect, sum_over_ranks
+from medvlm.train.engine import check_last
 from medvlm.train.nonfinite import not_finite
 from medvlm.train.optim import set_learning_rates
-from medvlm.train.rank_state import Write, checksum, load_rank_state, save_rank_state
+from medvlm.train.rank_state import Belongs, Write, checksum, load_rank_state, save_rank_state
 from medvlm.train.settings.engine import EngineConfig
 
 _STATE = "state.pt"
@@ -88,11 +89,7 @@ class AccelerateEngine:
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self.done += 1
-        if not last and self.done >= self.micro_batches:
-            raise ValueError(
-                f"micro-batch {self.done} of {self.micro_batches} is not marked as the last; make the engine with the "
-                "number of micro-batches that a step has"
-            )
+        check_last(self.done, self.micro_batches, last=last)
         # DDP averages over ranks: the sum is the average times their number.
         loss = loss * self.world_size
         if isinstance(self.model, DistributedDataParallel) and last and not self.model.require_backward_grad_sync:
@@ -144,6 +141,12 @@ class AccelerateEngine:
             self._frozen = checksum((n, p) for n, p in self.module.named_parameters() if not p.requires_grad)
         return self._frozen
 
+    def _belongs(self) -> Belongs:
+        return Belongs(
+            engine=self.description, rank=self.rank, world_size=self.world_size, trainable=list(self._trainable()),
+            frozen=self._frozen_checksums(),
+        )  # fmt: skip
+
     def save_state(self, folder: Path, write: Write = torch.save) -> None:
         trainable = self._trainable()
         if self.rank == 0:
@@ -151,28 +154,12 @@ class AccelerateEngine:
             buffers = dict(self.module.named_buffers())
             state = {"weights": weights, "buffers": buffers, "optimizer": self.optimizer.state_dict()}
             write(state, folder / _STATE)
-        save_rank_state(
-            folder,
-            write,
-            engine=self.description,
-            rank=self.rank,
-            world_size=self.world_size,
-            trainable=list(trainable),
-            frozen=self._frozen_checksums(),
-        )
+        save_rank_state(folder, write, self._belongs())
         self.barrier()
 
     def load_state(self, folder: Path) -> None:
         trainable = self._trainable()
-        load_rank_state(
-            folder,
-            engine=self.description,
-            rank=self.rank,
-            world_size=self.world_size,
-            trainable=list(trainable),
-            frozen=self._frozen_checksums(),
-            device=self.device,
-        )
+        load_rank_state(folder, self._belongs(), self.device)
         state = torch.load(folder / _STATE, map_location="cpu", weights_only=True)
         with torch.no_grad():
             for name, parameter in trainable.items():

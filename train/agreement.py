@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.loader import Loader
-from medvlm.train.distributed import raise_together
+from medvlm.train.distributed import of_all_ranks, raise_together
 from medvlm.train.engine import Engine
 
 Made = TypeVar("Made")
@@ -69,18 +69,10 @@ def _refuse_differing(engine: Engine, orders: float, squares: float) -> None:
 def _note(engine: Engine, loader: Loader) -> BadSample | None:
     """Quarantine what all ranks left out; why that is too much, where a rank has seen so few samples yet."""
     try:
-        loader.quarantine.add(_of_all_ranks(engine, loader.left_out), write=engine.rank == 0)
+        loader.quarantine.add(chain.from_iterable(of_all_ranks(loader.left_out)), write=engine.rank == 0)
     except BadSample as bad:
         return bad
     return None
-
-
-def _of_all_ranks(engine: Engine, left_out: list[BadSample]) -> list[BadSample]:
-    if engine.world_size == 1:
-        return left_out
-    gathered: list[list[BadSample] | None] = [None] * engine.world_size
-    dist.all_gather_object(gathered, left_out)
-    return [bad for part in gathered if part is not None for bad in part]
 
 
 def together(make: Callable[[], Made], device: torch.device) -> Made:

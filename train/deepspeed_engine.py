@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medvlm.train.distributed import connect, sum_over_ranks
 from medvlm.train.nonfinite import not_finite
 from medvlm.train.optim import set_learning_rates
-from medvlm.train.rank_state import Write, checksum, load_rank_state, save_rank_state
+from medvlm.train.rank_state import Belongs, Write, checksum, load_rank_state, save_rank_state
 from medvlm.train.settings.engine import EngineConfig
 from medvlm.train.universal import load_universal
 
@@ -257,35 +257,24 @@ class DeepSpeedEngine:
             self._frozen = checksum(self._frozen_shards())
         return self._frozen
 
+    def _belongs(self) -> Belongs:
+        return Belongs(
+            engine=self.description, rank=self.rank, world_size=self.world_size, trainable=self._trainable(),
+            frozen=self._frozen_checksums(),
+        )  # fmt: skip
+
     def save_state(self, folder: Path, write: Write = torch.save) -> None:
         # DeepSpeed collects the state and names the files; what writes them is ours. It must not write by itself: on a
         # full disk one rank would raise, and the others would wait for it.
         self.model._copy_recovery_script = lambda save_path: None
         self.model.checkpoint_engine.save = lambda state_dict, path: write(state_dict, Path(path))
         self.model.save_checkpoint(str(folder), tag=_TAG, save_latest=False, exclude_frozen_parameters=True)
-        save_rank_state(
-            folder,
-            write,
-            engine=self.description,
-            rank=self.rank,
-            world_size=self.world_size,
-            trainable=self._trainable(),
-            frozen=self._frozen_checksums(),
-        )
+        save_rank_state(folder, write, self._belongs())
         self.barrier()
 
     def load_state(self, folder: Path) -> None:
         """See ``Engine``. DeepSpeed's own files are pickles: resume only from folders that you trust."""
-        saved = load_rank_state(
-            folder,
-            engine=self.description,
-            rank=self.rank,
-            world_size=self.world_size,
-            trainable=self._trainable(),
-            frozen=self._frozen_checksums(),
-            device=self.device,
-            shards=self.config.zero_stage == 3,
-        )
+        saved = load_rank_state(folder, self._belongs(), self.device, shards=self.config.zero_stage == 3)
         if saved != self.world_size and self.config.zero_stage:
             path = load_universal(self.model, folder / _TAG, rank=self.rank, barrier=self.barrier, device=self.device)
         else:

@@ -8,13 +8,15 @@ import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from medvlm.train.stopping import StoppedByOther
+
+Told = TypeVar("Told")
 
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others: longer than any save, shorter than a night lost to a dead rank."""
@@ -110,6 +112,15 @@ def sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(total)
     return total.to(values.device)
+
+
+def of_all_ranks(mine: Told) -> list[Told]:
+    """What each rank calls ``mine``, in the order of ranks; all ranks must call it. Pickled: for few small objects."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [mine]
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, mine)
+    return gathered
 
 
 def raise_together(problem: Exception | None, device: torch.device) -> None:

@@ -104,6 +104,19 @@ class Engine(Protocol):
         """Let go of memory and hooks; the model must not be used after it. The process group stays."""
 
 
+def check_last(done: int, micro_batches: int, *, last: bool) -> None:
+    """Refuse micro-batch number ``done`` (from 1) that should be the ``last`` one of a step and is not marked so.
+
+    Raises:
+        ValueError: see above.
+    """
+    if not last and done >= micro_batches:
+        raise ValueError(
+            f"micro-batch {done} of {micro_batches} is not marked as the last; make the engine with the "
+            "number of micro-batches that a step has"
+        )
+
+
 def make_engine(
     config: EngineConfig,
     model: nn.Module,

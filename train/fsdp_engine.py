@@ -20,9 +20,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from medvlm.train.distributed import connect, sum_over_ranks
+from medvlm.train.engine import check_last
 from medvlm.train.nonfinite import not_finite
 from medvlm.train.optim import set_learning_rates
-from medvlm.train.rank_state import Write, checksum, load_rank_state, save_rank_state
+from medvlm.train.rank_state import Belongs, Write, checksum, load_rank_state, save_rank_state
 from medvlm.train.settings.engine import EngineConfig
 
 
@@ -99,11 +100,7 @@ class FsdpEngine:
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self.done += 1
-        if not last and self.done >= self.micro_batches:
-            raise ValueError(
-                f"micro-batch {self.done} of {self.micro_batches} is not marked as the last; make the engine with the "
-                "number of micro-batches that a step has"
-            )
+        check_last(self.done, self.micro_batches, last=last)
         # Every micro-batch is reduced at once: whole gradients that wait for the last one would take the memory that
         # sharding saves.
         loss.backward()
@@ -163,6 +160,12 @@ class FsdpEngine:
             self._frozen = checksum((name, parameter.to_local()) for name, parameter in frozen)
         return self._frozen
 
+    def _belongs(self) -> Belongs:
+        return Belongs(
+            engine=self.description, rank=self.rank, world_size=self.world_size, trainable=list(self._trainable()),
+            frozen=self._frozen_checksums(),
+        )  # fmt: skip
+
     def save_state(self, folder: Path, write: Write = torch.save) -> None:
         """See ``Engine``. One file for each rank, with its part of every tensor; plain tensors, no pickled objects."""
         self._reshard()
@@ -177,31 +180,14 @@ class FsdpEngine:
             "optimizer": optimizer,
         }
         write(state, _path(folder, self.rank))
-        save_rank_state(
-            folder,
-            write,
-            engine=self.description,
-            rank=self.rank,
-            world_size=self.world_size,
-            trainable=list(trainable),
-            frozen=self._frozen_checksums(),
-        )
+        save_rank_state(folder, write, self._belongs())
         self.barrier()
 
     def load_state(self, folder: Path) -> None:
         """See ``Engine``. Another number of ranks may have saved it: parts are put together and divided anew."""
         self._reshard()
         trainable = self._trainable()
-        saved = load_rank_state(
-            folder,
-            engine=self.description,
-            rank=self.rank,
-            world_size=self.world_size,
-            trainable=list(trainable),
-            frozen=self._frozen_checksums(),
-            device=self.device,
-            shards=True,
-        )
+        saved = load_rank_state(folder, self._belongs(), self.device, shards=True)
         ranks = [self.rank] if saved == self.world_size else range(saved)
         # Mapped into memory, so that a rank reads what it takes of the files of others.
         states = [torch.load(_path(folder, r), map_location="cpu", weights_only=True, mmap=True) for r in ranks]

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
+from medvlm.eval.running_mean import running_mean
+
 COLOURS = (
     "#c77d2e", "#b5525c", "#8a6bb0", "#7d8590", "#2a7f9e", "#4f8f4a", "#a08a2c", "#c06aa0", "#9aa5ab",
 )  # fmt: skip
@@ -60,7 +62,7 @@ def lines_svg(title: str, lines: Sequence[Line], *, percent: bool = False, smoot
         told_name = f"<title>{escape(name)}</title>"
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}"{pale}>{told_name}</polyline>')
         if smooth and len(steps) > 20:
-            mean = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(steps, _smoothed(values), strict=True))
+            mean = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(steps, running_mean(values), strict=True))
             parts.append(f'<polyline points="{mean}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
     return _figure(title, parts, [line[0] for line in drawn] if len(drawn) > 1 else [], WIDTH, HEIGHT)
 
@@ -110,15 +112,6 @@ def _fewer(steps: list[float], values: list[float]) -> tuple[list[float], list[f
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Running mean that forgets with 20 / length."""
-    keep = max(0.0, 1 - 20 / max(20, len(values)))
-    smooth = [values[0]]
-    for value in values[1:]:
-        smooth.append(keep * smooth[-1] + (1 - keep) * value)
-    return smooth
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

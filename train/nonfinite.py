@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.model.batch import PackedBatch
+from medvlm.train.distributed import of_all_ranks
 from medvlm.train.engine import Engine
 
 SHARE = 0.01
@@ -86,7 +85,7 @@ class Skipped:
         self.in_a_row = self.in_a_row + 1 if self._last >= step - 1 else 1  # a step may have several updates
         self.total, self._last = self.total + 1, step
         mine = ([name for pack in packs for name in pack.sample_ids], suspects)
-        told = _of_all_ranks(engine, mine)
+        told = of_all_ranks(mine)
         names, bad = (sorted({name for part in told for name in part[which]}) for which in (0, 1))
         where = f"{problem} at step {step - 1} of stage {self.stage!r}"
         named = f"the loss of a pack with {bad} was not finite" if bad else "no single loss was not finite"
@@ -102,11 +101,3 @@ class Skipped:
             )
         if engine.rank == 0:
             print(f"[{self.stage}] step {step} is left out: {said}", file=sys.stderr, flush=True)
-
-
-def _of_all_ranks(engine: Engine, mine: Any) -> list[Any]:
-    if engine.world_size == 1:
-        return [mine]
-    gathered: list[Any] = [None] * engine.world_size
-    dist.all_gather_object(gathered, mine)
-    return gathered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,45 +37,40 @@ def _path(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank:05d}.pt"
 
 
-def save_rank_state(
-    folder: Path,
-    write: Write,
-    *,
-    engine: str,
-    rank: int,
-    world_size: int,
-    trainable: list[str],
-    frozen: dict[str, int],
-) -> None:
-    """Write this rank's file.
+@dataclass(frozen=True, kw_only=True)
+class Belongs:
+    """What a saved state belongs to.
 
-    Args:
-        write: of ``Engine.save_state``.
+    Attributes:
         engine: what wrote the rest of the state; a state is loaded by the same.
         trainable: names of the trainable parameters.
         frozen: checksums of the frozen weights that this rank holds; they themselves are not saved.
     """
+
+    engine: str
+    rank: int
+    world_size: int
+    trainable: list[str]
+    frozen: dict[str, int]
+
+
+def save_rank_state(folder: Path, write: Write, belongs: Belongs) -> None:
+    """Write this rank's file.
+
+    Args:
+        write: of ``Engine.save_state``.
+    """
     state = {
-        "engine": engine,
-        "world_size": world_size,
-        "trainable": sorted(trainable),
-        "frozen": frozen,
+        "engine": belongs.engine,
+        "world_size": belongs.world_size,
+        "trainable": sorted(belongs.trainable),
+        "frozen": belongs.frozen,
         "random": random_state(),
     }
-    write(state, _path(folder, rank))
+    write(state, _path(folder, belongs.rank))
 
 
-def load_rank_state(
-    folder: Path,
-    *,
-    engine: str,
-    rank: int,
-    world_size: int,
-    trainable: list[str],
-    frozen: dict[str, int],
-    device: torch.device,
-    shards: bool = False,
-) -> int:
+def load_rank_state(folder: Path, belongs: Belongs, device: torch.device, *, shards: bool = False) -> int:
     """Check that the state belongs to this training and put back the random state; all ranks must call it.
 
     With another number of processes than the state was saved with there is no random state of each rank to put back:
@@ -90,6 +86,7 @@ def load_rank_state(
         StoppedByOther: another rank refuses the state.
         FileNotFoundError, ValueError: see ``_check``.
     """
+    rank, world_size = belongs.rank, belongs.world_size
     problem: Exception | None = None
     state: dict[str, Any] = {}
     saved = 0
@@ -103,9 +100,9 @@ def load_rank_state(
     raise_together(problem, device)
     try:
         if saved != world_size and shards:
-            frozen = _sum_over_ranks(frozen, device)
+            belongs = replace(belongs, frozen=_sum_over_ranks(belongs.frozen, device))
             state["frozen"] = _sum_over_files(folder, saved)
-        _check(_path(folder, rank), state, engine=engine, trainable=trainable, frozen=frozen)
+        _check(_path(folder, rank), state, belongs)
     except (FileNotFoundError, ValueError) as error:
         problem = error
     raise_together(problem, device)
@@ -142,25 +139,25 @@ def _sum_over_files(folder: Path, count: int) -> dict[str, int]:
     return {name: int(value) for name, value in total.items()}
 
 
-def _check(path: Path, state: dict[str, Any], *, engine: str, trainable: list[str], frozen: dict[str, int]) -> None:
+def _check(path: Path, state: dict[str, Any], belongs: Belongs) -> None:
     """Refuse what does not belong here.
 
     Raises:
         ValueError: another engine, set of trainable parameters, or other frozen weights.
     """
-    if state["engine"] != engine:
+    if state["engine"] != belongs.engine:
         raise ValueError(
-            f"{path}: saved with engine {state['engine']}, this training has {engine}; set 'engine' in the "
+            f"{path}: saved with engine {state['engine']}, this training has {belongs.engine}; set 'engine' in the "
             "configuration as it was"
         )
-    differ = sorted(set(state["trainable"]) ^ set(trainable))
+    differ = sorted(set(state["trainable"]) ^ set(belongs.trainable))
     if differ:
         raise ValueError(
             f"{path}: {len(differ)} parameters are trainable only in the saved state or only now, the first is "
             f"{differ[0]!r}; resume the stage that saved it"
         )
-    for name in sorted(set(state["frozen"]) | set(frozen)):
-        if state["frozen"].get(name) != frozen.get(name):
+    for name in sorted(set(state["frozen"]) | set(belongs.frozen)):
+        if state["frozen"].get(name) != belongs.frozen.get(name):
             raise ValueError(
                 f"{path}: frozen weights {name!r} are not those that the state was saved with; start from the same "
                 "checkpoint as the interrupted training"

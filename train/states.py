@@ -29,6 +29,7 @@ from medvlm.train.checkpoint import (
     state_folder,
     state_folders,
 )
+from medvlm.train.distributed import of_all_ranks
 from medvlm.train.engine import Engine
 from medvlm.train.stopping import NotSaved
 
@@ -108,7 +109,7 @@ class States:
             if isinstance(found, Checkpoint):
                 changed = changed_file(found, part=engine.rank, parts=engine.world_size)
                 found = changed if changed is not None else found
-            problems = [said for said in _of_all_ranks(engine, found) if isinstance(said, str)]
+            problems = [said for said in of_all_ranks(found) if isinstance(said, str)]
             if problems:
                 passed.append((path, problems[0]))
                 continue
@@ -295,14 +296,6 @@ def _from_rank_0(engine: Engine, value: Any) -> Any:
     told = [value]
     dist.broadcast_object_list(told, device=engine.device)
     return told[0]
-
-
-def _of_all_ranks(engine: Engine, value: Any) -> list[Any]:
-    if engine.world_size == 1:
-        return [value]
-    gathered: list[Any] = [None] * engine.world_size
-    dist.all_gather_object(gathered, value)
-    return gathered
 
 
 def _any(engine: Engine, problem: Exception | None) -> bool:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch import nn
 
 from medvlm.eval.aggregate import aggregate, look_up
@@ -20,6 +19,7 @@ from medvlm.eval.rows import Row, read_rows
 from medvlm.eval.score import score_rows
 from medvlm.model.loading import Processor
 from medvlm.train.config import Curriculum, EvaluationConfig
+from medvlm.train.distributed import of_all_ranks
 from medvlm.train.engine import Engine
 from medvlm.train.randomness import random_state, restore_random_state
 
@@ -74,15 +74,11 @@ class TaskScores:
             asks = self.plan.asks[engine.rank :: engine.world_size]
             generate(answerer, asks, mine, chunk_size=2 * self.evaluation.batch_size, show_progress=False)
         restore_random_state(before)
-        rows = self._of_all_ranks(engine, read_rows(mine / "responses.jsonl"))
+        rows = self._of_all_ranks(read_rows(mine / "responses.jsonl"))
         return self._score(rows, out) if engine.rank == 0 else {}
 
-    def _of_all_ranks(self, engine: Engine, rows: list[Row]) -> list[Row]:
-        gathered: list[list[Row] | None] = [rows]
-        if engine.world_size > 1:
-            gathered = [None] * engine.world_size
-            dist.all_gather_object(gathered, rows)
-        known = {row["request_id"]: row for part in gathered for row in part or ()}
+    def _of_all_ranks(self, rows: list[Row]) -> list[Row]:
+        known = {row["request_id"]: row for part in of_all_ranks(rows) for row in part}
         # In the order of the plan, so that the number of ranks changes nothing.
         return [known[ask.request_id] for ask in self.plan.asks if ask.request_id in known]
 

@@ -31,12 +31,11 @@ from typing import Any
 
 import torch
 
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.progress import tracking
 from medvlm.scripts.bench.dpo_checkpoint import write_checkpoint, write_pairs
 from medvlm.scripts.bench.dpo_contenders import CONTENDERS, PEERS, WARMUP, Task
 from medvlm.scripts.bench.hardware import hardware
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 
 GOALS = {"pairs_per_second": 1.7, "peak_mib": 0.6}
 """At least so many times the pairs a second, at most this share of the memory of TRL."""
@@ -193,8 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = as_text(report)
     print(text)
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, "<!-- dpo:begin -->", "<!-- dpo:end -->", text))
+        write_block(options.write, "<!-- dpo:begin -->", "<!-- dpo:end -->", text)
     if options.json:
         print(json.dumps(report))
     return 0 if report["goal_met"] else 1

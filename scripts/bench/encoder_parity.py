@@ -32,7 +32,7 @@ from medvlm.model.grid import GridRule
 from medvlm.model.patches import cut, patch_coordinates
 from medvlm.model.pretrained import load_encoder
 from medvlm.scripts.bench.encoder_cases import Case, Features, Original
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 
 BEGIN, END = "<!-- parity:begin -->", "<!-- parity:end -->"
 WITHIN = 1e-4
@@ -252,7 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     write_atomic(options.out / "encoder_parity.json", json.dumps(report, indent=1))
     write_atomic(options.out / "encoder_parity.md", text + "\n")
     if options.write is not None:
-        write_atomic(options.write, with_block(options.write.read_text(encoding="utf-8"), BEGIN, END, text))
+        write_block(options.write, BEGIN, END, text)
     print(text)
     worst = max(row["native"]["largest"] for row in converted + slices)
     if worst > WITHIN:

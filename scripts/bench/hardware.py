@@ -14,13 +14,18 @@ def hardware(device: torch.device) -> str:
     """The GPU, or the processor with its cores and the threads that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+
+
+def processor_name() -> str:
+    """The model of the processor."""
     name = platform.processor() or platform.machine()
     with contextlib.suppress(FileNotFoundError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 name = line.split(":", 1)[1].strip()
                 break
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return name
 
 
 def held(name: str) -> int:

@@ -26,7 +26,6 @@ import importlib.util
 import io
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -48,6 +47,7 @@ from medvlm.data_recipes.readers.header_size import header_size
 from medvlm.data_recipes.scaled_reading import read_for
 from medvlm.model import MedVLMProcessor
 from medvlm.model.tokenizer import train_tokenizer
+from medvlm.scripts.bench.hardware import processor_name
 from medvlm.scripts.bench.loader_files import QUALITY, VOLUME, Group, write
 from medvlm.scripts.bench.loader_peers import PICTURE_PEERS, VOLUME_PEERS, Pass, Size3
 
@@ -233,17 +233,6 @@ def judged(timings: Table, pictures: list[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def hardware() -> str:
-    """Processor and cores."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(FileNotFoundError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{name}, {os.cpu_count()} cores, one used"
-
-
 def as_text(report: dict[str, Any]) -> str:
     """Markdown tables of the report."""
     lines = [f"{report['date']}, {report['hardware']}; JPEG quality {QUALITY}, CT {VOLUME}", ""]
@@ -283,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
     goals = judged(timings, [group.name for group in pictures])
     report = {
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
+        "hardware": f"{processor_name()}, {os.cpu_count()} cores, one used",
         "repeats": options.repeats,
         "figures": {group: {n: t.to_dict() for n, t in table.items()} for group, table in timings.items()},
         "goals": goals,

@@ -34,7 +34,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.progress import tracking
 from medvlm.model import chunked_loss
 from medvlm.model.batch import IGNORED, VOLUME, PackedBatch
@@ -42,7 +41,7 @@ from medvlm.model.language_head import LanguageHead
 from medvlm.model.loading import build_model
 from medvlm.model.log_probabilities import summed_log_probability
 from medvlm.scripts.bench.hardware import hardware, held
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 from medvlm.train.checkpointing import checkpoint_activations
 
 MIB = 2**20
@@ -224,8 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     report["goal_met"] = judged(report)
     print(as_text(report))
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, "<!-- memory:begin -->", "<!-- memory:end -->", as_text(report)))
+        write_block(options.write, "<!-- memory:begin -->", "<!-- memory:end -->", as_text(report))
     if options.json:
         print(json.dumps(report))
     return 0 if report["goal_met"] else 1

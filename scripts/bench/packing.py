@@ -35,7 +35,6 @@ import torch
 
 from medvlm.data_recipes.balance import deal
 from medvlm.data_recipes.cost import Cost, cost_of_model
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.packing import Limits, Sizes, collate, pack, sums
 from medvlm.data_recipes.progress import tracking
 from medvlm.model import Image, MedVLMProcessor, build_model
@@ -46,7 +45,7 @@ from medvlm.model.tokenizer import train_tokenizer
 from medvlm.scripts.bench.hardware import hardware
 from medvlm.scripts.bench.packing_mixes import MIXES, mix
 from medvlm.scripts.bench.packing_peers import PACKERS, padding, within_patches
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 
 TOKENS, PATCHES, RANKS, BATCH = 4096, 8192, 8, 8
 OURS = "medvlm"
@@ -278,8 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name, goal in GOALS.items()
     }
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, "<!-- packing:begin -->", "<!-- packing:end -->", text))
+        write_block(options.write, "<!-- packing:begin -->", "<!-- packing:end -->", text)
     if options.json:
         told = {
             "bench": "packing", "date": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware(device),

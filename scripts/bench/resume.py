@@ -29,13 +29,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from medvlm.data_recipes.loader import Loader
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.pack_plan import Position
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.model import MedVLMProcessor
 from medvlm.model.tokenizer import train_tokenizer
 from medvlm.scripts.bench.hardware import hardware
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 from medvlm.train.config import DataConfig, LearningRates, Source, Stage
 from medvlm.train.data import StageData, prepare_data
 
@@ -180,8 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     report = measure(options.rows, options.repeats)
     print(table(report))
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, BEGIN, END, table(report)))
+        write_block(options.write, BEGIN, END, table(report))
     if options.json:
         print(json.dumps(report))
     return 0 if report["goal_met"] else 1

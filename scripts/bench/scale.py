@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from medvlm.data_recipes.manifest import write_atomic
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 
 BEGIN, END = "<!-- scale:begin -->", "<!-- scale:end -->"
 PICTURES, SIZE = 300, 256
@@ -212,8 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(table(report))
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, BEGIN, END, table(report)))
+        write_block(options.write, BEGIN, END, table(report))
     if options.json:
         print(json.dumps(report))
     return 0 if report["goal_met"] else 1

@@ -27,10 +27,9 @@ from pathlib import Path
 
 import torch
 
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.progress import tracking
 from medvlm.scripts.bench.hardware import hardware
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 
 GOALS = {"times_trl": 2.4, "of_limit": 0.9}
 Runs = dict[str, list[dict[str, float]]]
@@ -124,8 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = table(runs, found, device)
     print(text)
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, "<!-- sft:begin -->", "<!-- sft:end -->", text))
+        write_block(options.write, "<!-- sft:begin -->", "<!-- sft:end -->", text)
     if options.json:
         told = {
             "bench": "sft", "date": f"{datetime.now(UTC):%Y-%m-%d}", "hardware": hardware(device), "runs": runs,

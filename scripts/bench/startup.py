@@ -27,10 +27,9 @@ from typing import Any
 
 import torch
 
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.phantoms.write import write_phantoms
 from medvlm.scripts.bench.hardware import hardware
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 
 BEGIN, END = "<!-- startup:begin -->", "<!-- startup:end -->"
 FIRST_STEP_S, REFUSED_S, REFUSED_OF_20 = 8.0, 5.0, 18
@@ -257,8 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not row["told"]:
             print(f"not told: {row['fault']} by {row['command']}: {row['message']}", file=sys.stderr)
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, BEGIN, END, table(report)))
+        write_block(options.write, BEGIN, END, table(report))
     if options.json:
         print(json.dumps(report))
     return 0 if report["goal_met"] else 1

@@ -34,14 +34,13 @@ from typing import Any
 
 import torch
 
-from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.progress import tracking
 from medvlm.model.batch import IGNORED, IMAGE, VOLUME, PackedBatch
 from medvlm.model.flops import model_flops
 from medvlm.model.loading import Model, build_model
 from medvlm.scripts.bench.hardware import hardware
 from medvlm.scripts.bench.step_floor import Recorder
-from medvlm.scripts.marked_page import with_block
+from medvlm.scripts.marked_page import write_block
 from medvlm.train.assemble import component_of, set_trainable
 from medvlm.train.config import EngineConfig, LearningRates, Lora, Source, Stage
 from medvlm.train.devices import measured_peak
@@ -292,8 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     report["goal_met"] = goal_met(report)
     print(as_text(report))
     if options.write is not None:
-        page = options.write.read_text(encoding="utf-8")
-        write_atomic(options.write, with_block(page, "<!-- step:begin -->", "<!-- step:end -->", as_text(report)))
+        write_block(options.write, "<!-- step:begin -->", "<!-- step:end -->", as_text(report))
     if options.json:
         print(json.dumps(report))
     return 0 if report["goal_met"] else 1

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from medvlm.model.batch import IGNORED, PackedBatch
+from medvlm.train.distributed import of_all_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,12 @@ def with_unrelated_answers(packs: Sequence[PackedBatch]) -> list[PackedBatch] | 
         for pair, (chosen, rejected) in enumerate(zip(answers[::2], answers[1::2], strict=True))
         if chosen.tokens and rejected.tokens
     ]
-    gathered: list[list[tuple[str, list[int], list[int]]] | None] = [told]
-    rank = 0
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        rank, gathered = dist.get_rank(), [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, told)
-    everyone = [row for part in gathered for row in part or []]
+    gathered = of_all_ranks(told)
+    rank = dist.get_rank() if len(gathered) > 1 else 0
+    everyone = [row for part in gathered for row in part]
     if len(everyone) < 2:
         return None
-    first = sum(len(part or []) for part in gathered[:rank])
+    first = sum(len(part) for part in gathered[:rank])
     order = sorted(range(len(everyone)), key=lambda n: (hashlib.sha256(everyone[n][0].encode()).digest(), everyone[n]))
     giver = {taker: order[place - 1] for place, taker in enumerate(order)}
     theirs = iter([everyone[giver[first + number]][1:] for number in range(len(told))])
