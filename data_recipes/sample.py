@@ -15,7 +15,7 @@ from medvlm.model.visual import Kind
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
-QuestionKind = Literal["closed", "choice", "open", "report", "box"]
+QuestionKind = Literal["closed", "choice", "open", "report", "box", "labels", "span", "json"]
 VISUAL_KINDS: tuple[str, ...] = get_args(Kind)
 
 
@@ -84,10 +84,12 @@ class Question:
     """What the last user turn asks, for scoring.
 
     Attributes:
-        kind: closed (yes/no, left/right: ``choices`` lists them), choice (lettered options), open, report, box.
+        kind: closed (yes/no, left/right: ``choices`` lists them), choice (lettered options), open, report, box,
+            labels (those of ``choices`` that hold, any number), span (words of a text), json (an object).
         answers: accepted answers; the first is the reference. For a report: its text. For a box: one box each, as
-            box_text.to_text writes it; any of them is right.
-        choices: the closed set, in the order shown.
+            box_text.to_text writes it; any of them is right. For labels: every label that holds, or "none" alone. For
+            json: the object, as text.
+        choices: the closed set, in the order shown; for labels, all that may hold.
         topic: presence, side, size, count, zone, severity, change, ... ; what subgroup tables group by.
         findings: known findings of a report, as dicts (kind, side, present, ...); empty when only text is known.
         extent_mm: of a box: the field of view in millimetres along x, y(, z); empty when it is unknown.

@@ -3,60 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medvlm.eval.intervals import RESAMPLES, Estimate, clustered, micro_f1, proportion, ratio
+from medvlm.eval.intervals import Estimate, clustered, proportion
+from medvlm.eval.metric import TIERS, Metric, Scorer
 from medvlm.eval.plan import DIMENSIONS
 from medvlm.eval.rows import Row, write_json
-from medvlm.eval.scorers.choice import majority_hits
-from medvlm.eval.scorers.report_text import BLEU_SIGNATURE, MAX_ORDER, ROUGE_SIGNATURE, bleu_of
+from medvlm.eval.scorers.catalogue import METRICS, SCORERS
 
 ALL = "all"
-BLEU_RESAMPLES = 500
-
-
-def _bleu(order: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda sums: np.array([bleu_of(row, order) for row in sums])
-
-
-def _findings(*keys: str) -> Callable[[Row], list[float]]:
-    return lambda row: [float(row["findings"][key]) for key in keys]
-
-
-_METRICS: tuple[
-    tuple[str, tuple[str, ...], Callable[[Row], list[float] | None], Callable[[np.ndarray], np.ndarray]], ...
-] = (
-    ("open_token_f1", ("open",), lambda row: [row["token_f1"], 1.0], ratio),
-    ("finding_f1", ("report",), _findings("hits", "invented", "missed"), micro_f1),
-    ("finding_precision", ("report",), lambda r: _with_total(_findings("hits", "invented")(r)), ratio),
-    ("finding_recall", ("report",), lambda r: _with_total(_findings("hits", "missed")(r)), ratio),
-    ("negation_accuracy", ("report",), _findings("negations_kept", "negations"), ratio),
-    ("rouge_l", ("report",), lambda row: [row["rouge_l"], 1.0], ratio),
-    *(
-        (f"bleu_{n}", ("report",), lambda row: [float(v) for v in row["bleu"]], _bleu(n))
-        for n in range(1, MAX_ORDER + 1)
-    ),
-    ("box_iou", ("box",), lambda row: [row["iou"], 1.0], ratio),
-    ("box_centre_mm", ("box",), lambda row: None if row["centre_mm"] is None else [row["centre_mm"], 1.0], ratio),
-    ("mean_words", ("open", "report"), lambda row: [float(row["words"]), 1.0], ratio),
-)
-"""(name, kinds of question, row -> summable counts or None where it has none, sums -> value)."""
-
-_BOX_ACCURACIES = {"box_accuracy_25": 0.25, "box_accuracy_50": 0.5}
-"""Least intersection over union of a box that counts as right; 1e-9 for rounding is given."""
-
-
-def _with_total(pair: list[float]) -> list[float]:
-    return [pair[0], pair[0] + pair[1]]
+CLUSTERS = ("patient", "study")
+"""What is drawn again for an interval: rows of scores.jsonl say which one they belong to."""
 
 
 def aggregate(
-    scores: Sequence[Row], out: Path, *, not_asked: dict[str, dict[str, int]], run: dict[str, Any], seed: int = 0
+    scores: Sequence[Row],
+    out: Path,
+    *,
+    not_asked: Mapping[str, Mapping[str, int]],
+    run: Mapping[str, Any],
+    cluster: str = "patient",
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Write ``out``/metrics.json and return it.
 
@@ -64,12 +36,13 @@ def aggregate(
         scores: rows of scores.jsonl.
         not_asked: condition -> reason -> number of samples, from the plan.
         run: what identifies the run (model, manifests, versions); copied.
+        cluster: of CLUSTERS.
         seed: of the bootstrap.
 
     Returns:
         {"run", "headline", "table", "looks_at_the_image", "counts", "not_asked", "signatures"}: "table" has a row per
-        condition, dimension, topic and metric ("all" for totals) with value, low, high, method, n, n_patients,
-        unparsed, empty, truncated.
+        condition, dimension, topic and metric ("all" for totals) with tier, value, low, high, method, n, n_clusters,
+        unscored, unparsed, empty, truncated.
     """
     table: list[Row] = []
     for condition in dict.fromkeys(row["condition"] for row in scores):
@@ -77,24 +50,16 @@ def aggregate(
         for dimension, topic, rows in _groups(asked):
             table += [
                 {"condition": condition, "dimension": dimension, "topic": topic, **block}
-                for block in _blocks(rows, seed)
+                for block in blocks(rows, cluster=cluster, seed=seed)
             ]
     metrics: dict[str, Any] = {
-        "run": run,
+        "run": dict(run),
         "headline": _headline(table),
         "looks_at_the_image": {d: _looks(table, d) for d in DIMENSIONS},
         "table": table,
         "counts": _counts(scores),
-        "not_asked": not_asked,
-        "signatures": {
-            "interval": "95 %, percentile bootstrap over patients (2000 resamples, BLEU 500; seeded); Wilson when "
-            "every patient was asked once; Wilson with n = patients when every answer was right or every one wrong",
-            "bleu": BLEU_SIGNATURE,
-            "rouge_l": ROUGE_SIGNATURE,
-            "boxes": "intersection over union of areas or volumes, over all questions: an unread answer counts 0; "
-            "the distance of centres is over the boxes that were read and whose field of view is known in millimetres",
-            "findings": "rule labeller of this package; a positive counts when kind and side agree; micro over reports",
-        },
+        "not_asked": {name: dict(reasons) for name, reasons in not_asked.items()},
+        "signatures": _signatures(scores, cluster),
     }
     write_json(out / "metrics.json", metrics)
     return metrics
@@ -113,60 +78,61 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
     return found
 
 
-def _blocks(rows: Sequence[Row], seed: int) -> list[Row]:
+def blocks(rows: Sequence[Row], *, cluster: str = "patient", seed: int = 0) -> list[Row]:
     """One row of the table per metric that applies to ``rows``."""
-    blocks: list[Row] = []
-    for kind, metric, majority in (
-        ("closed", "closed_accuracy", "majority_accuracy"),
-        ("choice", "choice_accuracy", "choice_majority_accuracy"),
-    ):
-        asked = [row for row in rows if row["kind"] == kind]
-        if asked:
-            patients = [row["patient"] for row in asked]
-            accuracy = proportion([row["correct"] for row in asked], patients, seed=seed)
-            blocks.append(_block(metric, asked, accuracy))
-            blocks.append(_block(majority, asked, proportion(_majority(asked), patients, seed=seed)))
-    opened = [row for row in rows if row["kind"] == "open"]
-    if opened:
-        exact = proportion([row["exact_match"] for row in opened], [row["patient"] for row in opened], seed=seed)
-        blocks.append(_block("open_exact_match", opened, exact))
-    boxes = [row for row in rows if row["kind"] == "box"]
-    for name, least in _BOX_ACCURACIES.items() if boxes else ():
-        hits = [row["iou"] >= least - 1e-9 for row in boxes]
-        blocks.append(_block(name, boxes, proportion(hits, [row["patient"] for row in boxes], seed=seed)))
-    for name, kinds, counts, statistic in _METRICS:
-        counted = [(row, sums) for row in rows if row["kind"] in kinds and (sums := counts(row)) is not None]
-        members = [row for row, _ in counted]
-        if members:
-            values = np.array([sums for _, sums in counted], dtype=float)
-            # Corpus BLEU is computed resample by resample, some 30 microseconds each.
-            resamples = BLEU_RESAMPLES if name.startswith("bleu") else RESAMPLES
-            patients = [row["patient"] for row in members]
-            estimate = clustered(values, patients, statistic, seed=seed, resamples=resamples)
-            blocks.append(_block(name, members, estimate))
-    return blocks
+    found: list[Row] = []
+    for scorer, metric in METRICS.values():
+        asked = [row for row in rows if row["kind"] in metric.kinds]
+        if not asked or (scorer.added and not any(scorer.name in row.get("added", ()) for row in asked)):
+            continue
+        counts = metric.counts(asked)
+        scored = [(row, count) for row, count in zip(asked, counts, strict=True) if count is not None]
+        if scored:
+            estimate = _estimate(metric, scored, cluster, seed)
+            found.append(_block(scorer, metric, asked, [row for row, _ in scored], estimate, cluster))
+    return found
 
 
-def _majority(rows: Sequence[Row]) -> list[bool]:
-    """Hits of the best constants, learnt within each dimension and then pooled."""
-    hits = dict.fromkeys(range(len(rows)), False)
-    for dimension in {row["dimension"] for row in rows}:
-        members = [index for index, row in enumerate(rows) if row["dimension"] == dimension]
-        asked = [(rows[i]["topic"], tuple(rows[i]["choices"]), rows[i]["reference"]) for i in members]
-        hits |= dict(zip(members, majority_hits(asked), strict=True))
-    return [hits[index] for index in range(len(rows))]
+def _estimate(metric: Metric, scored: Sequence[tuple[Row, list[float]]], cluster: str, seed: int) -> Estimate:
+    names = [row[cluster] for row, _ in scored]
+    if metric.share:
+        return proportion([count[0] for _, count in scored], names, seed=seed)
+    values = np.array([count for _, count in scored], dtype=float)
+    return clustered(values, names, metric.value, seed=seed, resamples=metric.resamples)
 
 
-def _block(metric: str, rows: Sequence[Row], estimate: Estimate) -> Row:
+def _block(
+    scorer: Scorer, metric: Metric, asked: Sequence[Row], scored: Sequence[Row], estimate: Estimate, cluster: str
+) -> Row:
     return {
-        "metric": metric,
+        "metric": metric.name,
+        "tier": scorer.tier,
+        "unit": metric.unit,
+        "better": metric.better,
         **asdict(estimate),
-        "n": len(rows),
-        "n_patients": len({row["patient"] for row in rows}),
-        "unparsed": sum(row["unparsed"] for row in rows),
-        "empty": sum(row["empty"] for row in rows),
-        "truncated": sum(row["truncated"] for row in rows),
+        "n": len(scored),
+        "n_clusters": len({row[cluster] for row in scored}),
+        "unscored": len(asked) - len(scored),
+        "unparsed": sum(row["unparsed"] for row in scored),
+        "empty": sum(row["empty"] for row in scored),
+        "truncated": sum(row["truncated"] for row in scored),
     }
+
+
+def _signatures(scores: Sequence[Row], cluster: str) -> dict[str, str]:
+    kinds = {row["kind"] for row in scores}
+    return {
+        "interval": f"95 %, percentile bootstrap over {_PLURAL[cluster]} (2000 resamples, BLEU 500; seeded); Wilson when "
+        f"every {cluster} was asked once; Wilson with n = {_PLURAL[cluster]} when every answer was right or every one wrong",
+        **{
+            one.name: f"tier {one.tier}, {TIERS[one.tier]}. {one.implementation}"
+            for one in SCORERS
+            if kinds & set(one.kinds)
+        },
+    }
+
+
+_PLURAL = {"patient": "patients", "study": "studies"}
 
 
 def look_up(table: Sequence[Row], metric: str, condition: str, dimension: str, topic: str = ALL) -> Row | None:
@@ -216,6 +182,7 @@ def _counts(scores: Sequence[Row]) -> dict[str, Any]:
         "empty": sum(row["empty"] for row in scores),
         "truncated": sum(row["truncated"] for row in scores),
         "extraction_rules": dict(sorted(Counter(row["rule"] for row in scores).items())),
+        "degenerate": dict(sorted(Counter(flag for row in scores for flag in row.get("flags", ())).items())),
         "reference_findings_from": dict(sorted(sources.items())),
         "reference_kinds_not_scored": dict(sorted(unknown.items())),
     }

@@ -8,14 +8,14 @@ unparsed, is marked wrong and is counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medvlm.data_recipes.box_text import BoxForm
 from medvlm.data_recipes.sample import Question
+from medvlm.eval.box_answer import read_answer
 from medvlm.eval.rows import Row, write_rows
-from medvlm.eval.scorers.grounding import read_answer
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DECORATION = re.compile(r"[*_#`\"“”‘’]+")
@@ -256,18 +256,18 @@ def _content(text: str) -> set[str]:
 
 
 def extract_rows(
-    responses: Sequence[Row], questions: dict[str, tuple[Question, str]], out: Path, box_form: BoxForm = "box"
+    responses: Sequence[Row], asked: Mapping[str, tuple[Question, str]], out: Path, box_form: BoxForm = "box"
 ) -> list[Row]:
     """The extract stage: one row per response into ``out``/extractions.jsonl, replaced whole.
 
     Args:
-        responses: rows of responses.jsonl.
-        questions: sample_id -> (question, its text as asked).
+        responses: rows of responses.*.jsonl.
+        asked: request_id -> (question, its text as asked).
         box_form: how the model writes boxes.
     """
     rows: list[Row] = []
     for response in responses:
-        question, prompt = questions[response["sample_id"]]
+        question, prompt = asked[response["request_id"]]
         result = extract(question, response["text"], prompt, box_form)
         rows.append(
             {

@@ -15,7 +15,8 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import VisualRef, visuals_of
 from medvlm.eval.models import Answerer, LoadedModel, Request, Response
 from medvlm.eval.plan import Ask
-from medvlm.eval.rows import Row, append_rows, drop_torn_line, read_rows
+from medvlm.eval.rows import Row, append_rows, drop_torn_line
+from medvlm.eval.run_folder import RESPONSES, responses_of
 from medvlm.model.visual import Visual
 
 Reader = Callable[[VisualRef, Path], Visual]
@@ -26,8 +27,8 @@ class Generated:
     """What the stage did.
 
     Attributes:
-        answered: new rows of responses.jsonl.
-        skipped: requests that responses.jsonl answered already.
+        answered: new rows of the responses file of this rank.
+        skipped: requests of this rank that were answered already.
         quarantined: rows for quarantine.jsonl: requests whose visuals could not be used, and why.
     """
 
@@ -43,15 +44,19 @@ def generate(
     *,
     chunk_size: int = 16,
     read: Reader | None = None,
+    rank: int = 0,
+    world_size: int = 1,
     show_progress: bool | None = None,
 ) -> Generated:
-    """Answer every request that ``out``/responses.jsonl does not answer yet.
+    """Answer every request of this rank that no responses file of ``out`` answers yet.
 
-    The visuals of the next chunk are read while the model writes; a visual that several questions of a chunk show is
+    Which rank asks what follows from the name of the request, so that the answers do not depend on the number of ranks,
+    which may differ from one start to the next. The visuals of the next chunk are read while the model writes; a visual that several questions of a chunk show is
     read once. A killed run loses at most one chunk.
 
     Args:
         chunk_size: requests answered between two writes to disk.
+        rank, world_size: this process, and how many share the asking.
         read: of visuals; by default as the answerer's processor needs them, or data_recipes.readers.read.
         show_progress: None: only on a terminal.
     """
@@ -60,9 +65,11 @@ def generate(
     if read is None:
         from medvlm.data_recipes.readers import read
     assert read is not None
-    path = out / "responses.jsonl"
+    path, timings = out / RESPONSES.format(rank=rank), out / f"timings.rank{rank}.jsonl"
     drop_torn_line(path)
-    known = {row["request_id"] for row in read_rows(path)}
+    drop_torn_line(timings)
+    known = {row["request_id"] for row in responses_of(out)}
+    asks = [ask for ask in asks if int(ask.request_id, 16) % world_size == rank]
     todo = [ask for ask in asks if ask.request_id not in known]
     quarantined: list[Row] = []
     answered = 0
@@ -75,11 +82,12 @@ def generate(
                     ready.append((ask, _request(ask, visuals)))
                 except BadSample as bad:
                     quarantined.append(_quarantine_row(ask, bad))
-            rows: list[Row] = []
-            for ask, response in _answers(answerer, ready, quarantined):
-                rows.append(_response_row(ask, response))
-            append_rows(path, rows)
-            answered += len(rows)
+            given = _answers(answerer, ready, quarantined)
+            append_rows(path, [_response_row(ask, response) for ask, response in given])
+            used = [{"request_id": ask.request_id, **response.usage} for ask, response in given if response.usage]
+            if used:
+                append_rows(timings, used)
+            answered += len(given)
             bar.update(task, advance=len(chunk), bad=len(quarantined))
     return Generated(answered=answered, skipped=len(asks) - len(todo), quarantined=tuple(quarantined))
 
@@ -125,6 +133,7 @@ def _request(ask: Ask, visuals: dict[str, Future[Visual]]) -> Request:
         request_id=ask.request_id,
         sample_id=ask.item.sample.sample_id,
         turns=ask.turns,
+        question=ask.question,
         visuals=tuple(visuals[_name(ref, ask.item.root)].result() for ref in visuals_of(ask.turns)),
         max_new_tokens=ask.max_new_tokens,
     )
@@ -160,4 +169,5 @@ def _response_row(ask: Ask, response: Response) -> Row:
         "condition": ask.condition,
         "text": response.text,
         "finish_reason": response.finish_reason,
+        **({} if response.confidence is None else {"confidence": round(response.confidence, 6)}),
     }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
-from medvlm.data_recipes.sample import Turn, VisualRef, chat
+from medvlm.data_recipes.sample import Question, Turn, VisualRef, chat
 from medvlm.eval.rows import read_rows
+from medvlm.eval.run_folder import responses_of
 from medvlm.model.visual import Image, Video, Visual, Volume
 
 FinishReason = Literal["stop", "length"]
@@ -25,6 +26,7 @@ class Request:
         request_id: names prompt, media, arguments and condition; see plan.request_name.
         sample_id: the sample it comes from.
         turns: ends with a user turn.
+        question: with its answers: for stand-ins only; a model that reads it does not answer but cheat.
         visuals: in the order in which they stand in ``turns``.
         max_new_tokens: room for the answer.
     """
@@ -32,16 +34,25 @@ class Request:
     request_id: str
     sample_id: str
     turns: tuple[Turn, ...]
+    question: Question
     visuals: tuple[Visual, ...]
     max_new_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """What was written; "length" when it was cut off by ``max_new_tokens``."""
+    """What was written.
+
+    Attributes:
+        finish_reason: "length" when it was cut off by ``max_new_tokens``.
+        confidence: probability from 0 to 1 that the model gave its answer, where it tells; for calibration.
+        usage: what it took (seconds, tokens, attempts, cost); kept apart from the answers, which are the same each time.
+    """
 
     text: str
     finish_reason: FinishReason = "stop"
+    confidence: float | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
 
 
 class Answerer(Protocol):
@@ -71,17 +82,21 @@ class ConstantModel:
 
 @dataclass(frozen=True)
 class OracleModel:
-    """Writes the reference (sample_id -> text): every score must then be perfect, or the scorer is wrong."""
+    """Writes the reference: every score must then be perfect, or the scorer is wrong."""
 
-    references: Mapping[str, str]
     name: str = "oracle"
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
-        return [Response(text=self.references[request.sample_id]) for request in requests]
+        return [Response(text=reference_of(request.question)) for request in requests]
+
+
+def reference_of(question: Question) -> str:
+    """The reference as a model would write it: of labels all of them, else the first accepted answer."""
+    return "; ".join(question.answers) if question.kind == "labels" else question.answers[0]
 
 
 class ReplayModel:
-    """Repeats the responses.jsonl of an earlier run.
+    """Repeats the answers of an earlier run: its folder, or a file of its responses.
 
     Raises:
         ValueError: on a request that the file does not answer.
@@ -89,9 +104,9 @@ class ReplayModel:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.responses = {row["request_id"]: row for row in read_rows(path)}
+        self.responses = {row["request_id"]: row for row in (responses_of(path) if path.is_dir() else read_rows(path))}
         if not self.responses:
-            raise ValueError(f"{path} holds no responses; give the responses.jsonl of a finished run")
+            raise ValueError(f"{path} holds no responses; give the folder of a finished run")
 
     @property
     def name(self) -> str:
@@ -105,7 +120,10 @@ class ReplayModel:
                 "replay with the manifests, conditions and arguments of that run"
             )
         rows = [self.responses[request.request_id] for request in requests]
-        return [Response(text=row["text"], finish_reason=row["finish_reason"]) for row in rows]
+        return [
+            Response(text=row["text"], finish_reason=row["finish_reason"], confidence=row.get("confidence"))
+            for row in rows
+        ]
 
 
 def _work(request: Request) -> int:

@@ -13,11 +13,14 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, read_jsonl
 from medvlm.eval.controls import Condition, Visuals, swap_partners, with_visuals, without_visuals
 from medvlm.eval.extract import choice_index
+from medvlm.eval.prompts import ROOM_TO_THINK, Style, in_style
 
 DIMENSIONS = ("2d", "3d", "video")
 _DIMENSION_OF_KIND = {"image": "2d", "volume": "3d", "video": "video"}
 
-MAX_NEW_TOKENS: Mapping[str, int] = {"closed": 32, "choice": 32, "open": 64, "report": 384, "box": 96}
+MAX_NEW_TOKENS: Mapping[str, int] = {
+    "closed": 32, "choice": 32, "open": 64, "report": 384, "box": 96, "labels": 128, "span": 64, "json": 256,
+}  # fmt: skip
 """Room for an answer, by kind of question, unless told otherwise."""
 
 
@@ -56,13 +59,20 @@ class Ask:
 
     Attributes:
         turns: the conversation as asked under ``condition``, which is not always ``item.sample.turns``.
+        question: as asked under ``condition``: other choices or another order have other answers than the sample's.
     """
 
     request_id: str
     item: Item
     condition: Condition
     turns: tuple[Turn, ...]
+    question: Question
     max_new_tokens: int
+
+    @property
+    def prompt(self) -> str:
+        """The text of the question as asked."""
+        return self.turns[-1].text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +97,28 @@ def read_items(manifests: Sequence[Path]) -> tuple[list[Item], list[BadSample]]:
             if isinstance(read, BadSample):
                 bad.append(read)
                 continue
-            problem = _problem(read, seen)
+            problem = why_unusable(read, seen, manifest)
             if problem is not None:
-                reason, mend = problem
-                bad.append(BadSample(reason, where=str(manifest), mend=mend, sample_id=read.sample_id))
+                bad.append(problem)
                 continue
             seen[read.sample_id] = manifest
             items.append(Item(sample=read, manifest=manifest))
     return items, bad
 
 
+def why_unusable(sample: Sample, seen: Mapping[str, Path], where: Path) -> BadSample | None:
+    """Why ``sample`` cannot be asked and scored; None when it can.
+
+    Args:
+        seen: sample_id -> where it was met before.
+    """
+    problem = _problem(sample, seen)
+    if problem is None:
+        return None
+    return BadSample(problem[0], where=str(where), mend=problem[1], sample_id=sample.sample_id)
+
+
 def _problem(sample: Sample, seen: Mapping[str, Path]) -> tuple[str, str] | None:
-    """Why ``sample`` cannot be asked and scored, and the mend; None when it can."""
     if sample.question is None:
         return "the sample has no question", "add one, or leave the sample out of the evaluation"
     if sample.sample_id in seen:
@@ -152,6 +172,7 @@ def make_plan(
     limit: int | None = None,
     control_report_limit: int | None = None,
     max_new_tokens: int | Mapping[str, int] = MAX_NEW_TOKENS,
+    style: Style = "plain",
     seed: int = 0,
 ) -> Plan:
     """Every request of a run, in manifest order within each condition.
@@ -162,6 +183,7 @@ def make_plan(
         limit: samples per manifest.
         control_report_limit: report questions asked under each control condition (they are long to write); None: all.
         max_new_tokens: one number, or one by kind of question.
+        style: how the answer is asked for, see prompts.py.
         seed: of ``limit`` and of the swaps.
     """
     partners: dict[str, Visuals] = {}
@@ -182,9 +204,23 @@ def make_plan(
             if isinstance(turns, str):
                 reasons[turns] += 1
                 continue
-            room = max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[item.question.kind]
+            turns = in_style(turns, style)
+            room = (
+                max_new_tokens
+                if isinstance(max_new_tokens, int)
+                else max_new_tokens[item.question.kind] + ROOM_TO_THINK[style]
+            )
             name = request_name(item.sample.sample_id, condition, turns, room)
-            asks.append(Ask(request_id=name, item=item, condition=condition, turns=turns, max_new_tokens=room))
+            asks.append(
+                Ask(
+                    request_id=name,
+                    item=item,
+                    condition=condition,
+                    turns=turns,
+                    question=item.question,
+                    max_new_tokens=room,
+                )  # fmt: skip
+            )
         not_asked[condition] = dict(sorted(reasons.items()))
     return Plan(asks=tuple(asks), not_asked=not_asked)
 

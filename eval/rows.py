@@ -17,8 +17,11 @@ def _line(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, *, allow_torn: bool = False) -> list[Row]:
     """Every row of a JSONL file; an absent file holds none.
+
+    Args:
+        allow_torn: leave out a last line without newline: another process may be writing it.
 
     Raises:
         ValueError: a line is not JSON; names the line.
@@ -28,6 +31,8 @@ def read_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
+            if allow_torn and not line.endswith("\n"):
+                break
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:

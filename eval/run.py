@@ -1,44 +1,57 @@
 """The evaluation of one model: generate, extract, score, aggregate, report, in one run folder.
 
-The folder holds run.json, responses.jsonl (appended), extractions.jsonl, scores.jsonl, metrics.json, quarantine.jsonl
-and report.html. An interrupted run goes on where it stopped; ``--rescore`` repeats all but the asking.
+An interrupted run goes on where it stopped. ``medvlm eval rescore`` repeats all but the asking.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import platform
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 from medvlm.data_recipes.box_text import BoxForm, read_box, reference_boxes
 from medvlm.data_recipes.errors import BadSample
-from medvlm.eval.aggregate import aggregate
+from medvlm.eval.choose_model import NAMES, choose_model
 from medvlm.eval.controls import CONDITIONS, Condition
-from medvlm.eval.extract import extract_rows
 from medvlm.eval.found import Found
-from medvlm.eval.gallery import gallery
 from medvlm.eval.generate import Reader, generate
-from medvlm.eval.models import Answerer, CheckpointModel, ConstantModel, OracleModel, ReplayModel
+from medvlm.eval.models import Answerer
 from medvlm.eval.plan import MAX_NEW_TOKENS, Item, Plan, make_plan, read_items
-from medvlm.eval.report import write_report
-from medvlm.eval.rows import Row, read_rows, write_json, write_rows
-from medvlm.eval.score import score_rows
+from medvlm.eval.prompts import STYLES, Style
+from medvlm.eval.rows import Row, write_rows
+from medvlm.eval.run_folder import claim, write_plan
+from medvlm.eval.stages import rescore
+from medvlm.eval.task import Loaded, fingerprint, ids_sha256, load
+from medvlm.eval.tasks.catalogue import task_named
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides which requests a run holds; kept in run.json."""
+    """What decides which requests a run holds; kept in run.json.
+
+    Attributes:
+        conditions: among controls.CONDITIONS.
+        limit: samples per manifest or task, spread by a seeded hash; None: all.
+        control_report_limit: reports asked under each control condition; None: all.
+        max_new_tokens: one number, or one by kind of question; None: plan.MAX_NEW_TOKENS.
+        style: how the answer is asked for, see prompts.py.
+        seed: of limit, swaps, bootstrap and gallery.
+        box_form: how the model writes boxes, see data_recipes.box_text.read_box.
+    """
 
     conditions: tuple[Condition, ...] = CONDITIONS
     limit: int | None = None
     control_report_limit: int | None = None
     max_new_tokens: int | Mapping[str, int] | None = None
+    style: Style = "plain"
     seed: int = 0
+    box_form: BoxForm = "box"
 
     def plan(self, items: Sequence[Item]) -> Plan:
         return make_plan(
@@ -47,66 +60,43 @@ class Settings:
             limit=self.limit,
             control_report_limit=self.control_report_limit,
             max_new_tokens=MAX_NEW_TOKENS if self.max_new_tokens is None else self.max_new_tokens,
+            style=self.style,
             seed=self.seed,
         )
-
-
-def oracle(manifests: Sequence[Path]) -> OracleModel:
-    """An answerer that knows the references of ``manifests``."""
-    items, _ = read_items(manifests)
-    return OracleModel({item.sample.sample_id: item.question.answers[0] for item in items})
 
 
 def evaluate(
     answerer: Answerer,
     manifests: Sequence[Path],
     out: Path,
+    settings: Settings | None = None,
     *,
-    conditions: Sequence[Condition] = CONDITIONS,
-    limit: int | None = None,
-    control_report_limit: int | None = None,
-    max_new_tokens: int | Mapping[str, int] | None = None,
-    seed: int = 0,
     chunk_size: int = 16,
     read: Reader | None = None,
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
     gallery_size: int = 36,
-    box_form: BoxForm = "box",
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
-    """Ask, score and report; return what metrics.json holds.
+    """Ask the questions of manifests, score and report; return what metrics.json holds.
 
     Args:
         answerer: who answers.
         manifests: JSONL files of evaluation samples; paths in a manifest are relative to its folder.
         out: the run folder; belongs to one answerer.
-        conditions: among image, no_image, swapped.
-        limit: samples per manifest, spread by a seeded hash; None: all.
-        control_report_limit: reports asked under each control condition; None: all.
-        max_new_tokens: one number, or one by kind of question; None: plan.MAX_NEW_TOKENS.
-        seed: of limit, swaps, bootstrap and gallery.
         chunk_size: requests between two writes to disk.
         read: of visuals; by default as generate.generate says, and whole ones for the pictures of the report.
         train_metrics: metrics.jsonl of training runs, for the report's plots.
         extra: further tables of the report.
         found: what the folder held that the manifests were made of, for the report.
         gallery_size: answers shown in the report.
-        box_form: how the model writes boxes, see data_recipes.box_text.read_box.
         show_progress: None: only on a terminal.
 
     Raises:
-        ValueError: no sample can be asked, ``out`` belongs to another model, nothing was answered, or ``box_form`` has
+        ValueError: no sample can be asked, ``out`` belongs to another model, nothing was answered, or the box form has
             no boxes of the kind that is asked for.
     """
-    settings = Settings(
-        conditions=tuple(conditions),
-        limit=limit,
-        control_report_limit=control_report_limit,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-    )
     items, bad = read_items(manifests)
     if not items:
         first = f"; first reason: {bad[0]}" if bad else ""
@@ -114,15 +104,81 @@ def evaluate(
             f"no sample of {', '.join(map(str, manifests))} can be asked{first}; "
             "give manifests whose rows have a question"
         )
-    _check_box_form(items, box_form)
+    about = {"task": None, "manifests": [str(path) for path in manifests], "cluster": "patient"}
+    return _evaluate(
+        answerer, items, bad, out, settings or Settings(), about, chunk_size=chunk_size, read=read,
+        show_progress=show_progress, train_metrics=train_metrics, extra=extra, found=found, gallery_size=gallery_size,
+    )  # fmt: skip
+
+
+def evaluate_task(
+    answerer: Answerer,
+    loaded: Loaded,
+    out: Path,
+    settings: Settings | None = None,
+    *,
+    chunk_size: int = 16,
+    read: Reader | None = None,
+    gallery_size: int = 36,
+    show_progress: bool | None = None,
+) -> dict[str, Any]:
+    """Ask the questions of a task, score and report; return what metrics.json holds. Arguments as in ``evaluate``."""
+    task = loaded.task
+    about = {
+        "task": task.label,
+        "fingerprint": fingerprint(task),
+        "title": task.title,
+        "access": task.access,
+        "differs": loaded.differs,
+        "published": [asdict(figure) for figure in task.published],
+        "cluster": task.cluster,
+    }
+    return _evaluate(
+        answerer, loaded.items, loaded.bad, out, settings or Settings(), about, chunk_size=chunk_size, read=read,
+        show_progress=show_progress, gallery_size=gallery_size,
+    )  # fmt: skip
+
+
+def _evaluate(
+    answerer: Answerer,
+    items: Sequence[Item],
+    bad: Sequence[BadSample],
+    out: Path,
+    settings: Settings,
+    about: Mapping[str, Any],
+    *,
+    chunk_size: int,
+    read: Reader | None,
+    show_progress: bool | None,
+    **report: Any,
+) -> dict[str, Any]:
+    _check_box_form(items, settings.box_form)
     plan = settings.plan(items)
-    _claim(out, answerer.name)
+    claim(out, run_row(answerer.name, items, settings, plan, about))
+    write_plan(out, plan)
     generated = generate(answerer, plan.asks, out, chunk_size=chunk_size, read=read, show_progress=show_progress)
     write_rows(out / "quarantine.jsonl", [*_manifest_rows(bad), *generated.quarantined])
-    return rescore(
-        manifests, out, settings, model=answerer.name, read=read, train_metrics=train_metrics, extra=extra,
-        found=found, gallery_size=gallery_size, box_form=box_form,
-    )  # fmt: skip
+    return rescore(out, read=read, **report)
+
+
+def run_row(
+    model: str, items: Sequence[Item], settings: Settings, plan: Plan, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What run.json holds."""
+    return {
+        "model": model,
+        **about,
+        "style": settings.style,
+        "conditions": list(settings.conditions),
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "box_form": settings.box_form,
+        "splits": dict(sorted(Counter(item.sample.split for item in items).items())),
+        "ids_sha256": ids_sha256([item.sample.sample_id for item in items]),
+        "not_asked": plan.not_asked,
+        "versions": {name: version(name) for name in ("medvlm", "torch", "transformers")}
+        | {"python": platform.python_version()},
+    }
 
 
 def _check_box_form(items: Sequence[Item], form: BoxForm) -> None:
@@ -135,75 +191,8 @@ def _check_box_form(items: Sequence[Item], form: BoxForm) -> None:
             raise ValueError(f"{error}; or give manifests without boxes of {axes} axes") from error
 
 
-def _claim(out: Path, model: str) -> None:
-    """Make ``out`` the run folder of ``model``, or refuse when it is another's: answers would be mixed."""
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "run.json"
-    if path.exists():
-        owner = json.loads(path.read_text(encoding="utf-8"))["model"]
-        if owner != model:
-            raise ValueError(f"{out} holds the answers of {owner!r}, not of {model!r}; give another folder with --out")
-    else:
-        write_json(path, {"model": model})
-
-
 def _manifest_rows(bad: Sequence[BadSample]) -> list[Row]:
     return [{**problem.to_dict(), "condition": None, "stage": "manifest"} for problem in bad]
-
-
-def rescore(
-    manifests: Sequence[Path],
-    out: Path,
-    settings: Settings,
-    *,
-    model: str | None = None,
-    read: Reader | None = None,
-    train_metrics: Sequence[Path] | None = None,
-    extra: Mapping[str, Mapping[str, Any]] | None = None,
-    found: Found | None = None,
-    gallery_size: int = 36,
-    box_form: BoxForm = "box",
-) -> dict[str, Any]:
-    """Extract, score, aggregate and report the answers that ``out`` holds; asks nothing.
-
-    Rows follow the plan, not the order of asking, so an interrupted run and a whole one write the same bytes.
-
-    Raises:
-        ValueError: no answer to any request of the plan.
-    """
-    if read is None:
-        from medvlm.data_recipes.readers import read
-    assert read is not None
-    items, _ = read_items(manifests)
-    by_name = {item.sample.sample_id: item for item in items}
-    plan = settings.plan(items)
-    answered = {row["request_id"]: row for row in read_rows(out / "responses.jsonl")}
-    responses = [answered[ask.request_id] for ask in plan.asks if ask.request_id in answered]
-    quarantine = read_rows(out / "quarantine.jsonl")
-    if not responses:
-        reasons = Counter(row["reason"] for row in quarantine).most_common(3)
-        raise ValueError(f"none of {len(plan.asks)} requests was answered; most frequent reasons: {reasons}")
-    questions = {name: (item.question, item.prompt) for name, item in by_name.items()}
-    extractions = extract_rows(responses, questions, out, box_form)
-    scores = score_rows(responses, extractions, by_name, out)
-    model = model or json.loads((out / "run.json").read_text(encoding="utf-8"))["model"]
-    with_visuals = [a for a in plan.asks if a.item.sample.visuals() and a.condition != "no_image"]
-    run = {
-        "model": model,
-        "manifests": [str(path) for path in manifests],
-        "conditions": list(settings.conditions),
-        "limit": settings.limit,
-        "seed": settings.seed,
-        "splits": dict(sorted(Counter(item.sample.split for item in items).items())),
-        "requests": len(plan.asks),
-        "requests_with_visuals": len(with_visuals),
-        "answered_with_visuals": sum(a.request_id in answered for a in with_visuals),
-        "quarantined": len(quarantine),
-    }
-    metrics = aggregate(scores, out, not_asked=plan.not_asked, run=run, seed=settings.seed)
-    shown = gallery(scores, responses, by_name, read, size=gallery_size, seed=settings.seed)
-    write_report(out / "report.html", metrics, shown, quarantine, train_metrics, extra, found)
-    return metrics
 
 
 def every_visual_failed(metrics: Mapping[str, Any]) -> bool:
@@ -211,15 +200,17 @@ def every_visual_failed(metrics: Mapping[str, Any]) -> bool:
     return metrics["run"]["requests_with_visuals"] > 0 and metrics["run"]["answered_with_visuals"] == 0
 
 
-def _answerer(name: str, manifests: Sequence[Path], device: str | None, batch_size: int) -> Answerer:
-    kind, _, rest = name.partition(":")
-    if name == "oracle":
-        return oracle(manifests)
-    if kind == "constant":
-        return ConstantModel(rest)
-    if kind == "replay":
-        return ReplayModel(Path(rest))
-    return CheckpointModel(name, device=device, batch_size=batch_size)
+def _dry_run_all(settings: Settings, tasks: Sequence[Loaded], manifests: Sequence[Path]) -> int:
+    """Show what would be asked; 1 when it is nothing."""
+    plans = [(one.task.label, settings.plan(one.items), one.bad) for one in tasks]
+    if not tasks:
+        items, bad = read_items(manifests)
+        plans = [("", settings.plan(items), tuple(bad))]
+    for label, plan, unusable in plans:
+        if label:
+            print(label)
+        _dry_run(plan, unusable)
+    return 0 if all(plan.asks for _, plan, _ in plans) else 1
 
 
 def _dry_run(plan: Plan, bad: Sequence[BadSample]) -> None:
@@ -241,71 +232,91 @@ def _dry_run(plan: Plan, bad: Sequence[BadSample]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="medvlm eval", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--model", help="checkpoint folder or hub id; oracle; constant:TEXT; replay:RESPONSES.jsonl (not for --rescore)"
-    )
-    parser.add_argument("--data", nargs="+", type=Path, required=True, help="manifests of evaluation samples")
-    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser = argparse.ArgumentParser(prog="medvlm eval run", description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help=NAMES + "; not needed for --dry-run")
+    parser.add_argument("--data", nargs="+", type=Path, help="manifests of evaluation samples; or give --task")
+    parser.add_argument("--task", nargs="+", help="benchmarks by name, see medvlm eval list; NAME or NAME=FOLDER")
+    parser.add_argument("--root", type=Path, default=Path("benchmarks"), help="holds the folder of each task")
+    parser.add_argument("--partial", action="store_true", help="ask a task of which not every question is there")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; of tasks: holds one run folder each")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
-    parser.add_argument("--limit", type=int, help="samples per manifest")
+    parser.add_argument("--limit", type=int, help="samples per manifest or task")
     parser.add_argument("--control-report-limit", type=int, help="reports asked under each control condition")
     parser.add_argument("--max-new-tokens", type=int, help="room for every answer; by kind of question by default")
+    parser.add_argument("--style", choices=STYLES, default="plain", help="how the answer is asked for")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", help="cuda, cpu, ...; the GPU when there is one by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gallery", type=int, default=36, help="answers shown in the report")
     parser.add_argument("--train-metrics", nargs="*", type=Path, help="metrics.jsonl of training runs, plotted")
     parser.add_argument("--box-form", choices=get_args(BoxForm), default="box", help="how the model writes boxes")
-    parser.add_argument("--rescore", action="store_true", help="score the answers that --out holds; asks nothing")
     parser.add_argument("--dry-run", action="store_true", help="show what would be asked, and ask nothing")
     return parser
+
+
+def _loaded(args: argparse.Namespace) -> list[Loaded]:
+    """Every task, read before the first is asked."""
+    found = []
+    for given in args.task:
+        name, _, folder = given.partition("=")
+        found.append(load(task_named(name), Path(folder) if folder else args.root, partial=args.partial))
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 when something was scored with its visuals, 1 otherwise."""
     parser = _parser()
     args = parser.parse_args(arguments)
+    if bool(args.data) == bool(args.task):
+        parser.error("give either --data MANIFEST ... or --task NAME ...")
+    if args.model is None and not args.dry_run:
+        parser.error("--model is needed unless --dry-run is given")
     settings = Settings(
         conditions=tuple(args.conditions),
         limit=args.limit,
         control_report_limit=args.control_report_limit,
         max_new_tokens=args.max_new_tokens,
+        style=args.style,
         seed=args.seed,
+        box_form=args.box_form,
     )
-    if args.dry_run:
-        items, bad = read_items(args.data)
-        plan = settings.plan(items)
-        _dry_run(plan, bad)
-        return 0 if plan.asks else 1
     try:
-        if args.rescore:
-            metrics = rescore(
-                args.data, args.out, settings, train_metrics=args.train_metrics, gallery_size=args.gallery,
-                box_form=args.box_form,
-            )  # fmt: skip
+        tasks = _loaded(args) if args.task else []
+        if args.dry_run:
+            return _dry_run_all(settings, tasks, args.data)
+        answerer = choose_model(args.model, device=args.device, batch_size=args.batch_size)
+        shared: dict[str, Any] = {"chunk_size": 2 * args.batch_size, "gallery_size": args.gallery}
+        if not tasks:
+            runs = {
+                args.out: evaluate(
+                    answerer, args.data, args.out, settings, train_metrics=args.train_metrics, **shared
+                )
+            }  # fmt: skip
         else:
-            if args.model is None:
-                parser.error("--model is needed unless --rescore or --dry-run is given")
-            metrics = evaluate(
-                _answerer(args.model, args.data, args.device, args.batch_size), args.data, args.out,
-                conditions=settings.conditions, limit=args.limit, control_report_limit=args.control_report_limit,
-                max_new_tokens=args.max_new_tokens, seed=args.seed, chunk_size=2 * args.batch_size,
-                train_metrics=args.train_metrics, gallery_size=args.gallery, box_form=args.box_form,
-            )  # fmt: skip
+            runs = {}
+            for one in tasks:
+                out = args.out / one.task.label
+                runs[out] = evaluate_task(answerer, one, out, settings, **shared)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return max(_tell(out, metrics) for out, metrics in runs.items())
+
+
+def _tell(out: Path, metrics: Mapping[str, Any]) -> int:
+    """Print one run's figures; 1 when not one visual could be shown."""
+    counts, run = metrics["counts"], metrics["run"]
+    if run["task"]:
+        print(f"\n{run['task']}" + (f" (not the published split: {run['differs']})" if run["differs"] else ""))
     for name, value in metrics["headline"].items():
         if value is not None:
             print(f"{name:32} {value:.4f}")
-    counts, run = metrics["counts"], metrics["run"]
     print(
         f"{counts['responses']} answers, {counts['unparsed']} unreadable, {counts['truncated']} cut off, "
-        f"{run['quarantined']} quarantined; report: {args.out / 'report.html'}"
+        f"{run['quarantined']} quarantined; report: {out / 'report.html'}"
     )
     if every_visual_failed(metrics):
-        print(f"error: not one visual could be shown; see {args.out / 'quarantine.jsonl'}", file=sys.stderr)
+        print(f"error: not one visual could be shown; see {out / 'quarantine.jsonl'}", file=sys.stderr)
         return 1
     return 0
 

@@ -68,7 +68,7 @@ def sample_answers(
     requests = [
         Request(
             request_id=request_name(f"{case.sample.sample_id}#{number}", "image", case.turns, room),
-            sample_id=case.sample.sample_id, turns=case.turns, visuals=visuals, max_new_tokens=room,
+            sample_id=case.sample.sample_id, turns=case.turns, question=question, visuals=visuals, max_new_tokens=room,
         )
         for number in range(how.answers)
     ]  # fmt: skip

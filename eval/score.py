@@ -3,80 +3,117 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
+from medvlm.data_recipes.sample import Question
 from medvlm.eval.controls import patient_of
-from medvlm.eval.extract import options
+from medvlm.eval.metric import Answered, Marks, Scorer
 from medvlm.eval.plan import Item
 from medvlm.eval.rows import Row, write_rows
-from medvlm.eval.scorers.choice import accepted, is_correct
-from medvlm.eval.scorers.findings import count_findings
-from medvlm.eval.scorers.grounding import score_box
-from medvlm.eval.scorers.report_text import bleu_statistics, rouge_l, without_labels
-from medvlm.eval.scorers.short_answer import exact_match, token_f1
+from medvlm.eval.scorers.catalogue import SCORERS
+from medvlm.eval.strata import strata_of
+
+DEFAULT: tuple[Scorer, ...] = tuple(one for one in SCORERS if not one.added)
 
 
-def score_one(item: Item, value: str | None) -> Row:
-    """The scores of one extracted answer; what could not be read scores as an empty answer, never as missing."""
-    question, text = item.question, value or ""
-    if question.kind in ("closed", "choice"):
-        references = accepted(question, item.prompt)
-        return {
-            "correct": is_correct(question, value, item.prompt),
-            "choices": list(options(question, item.prompt)),
-            "reference": sorted(references)[0],
-        }
-    if question.kind == "open":
-        return {
-            "exact_match": exact_match(text, question.answers),
-            "token_f1": token_f1(text, question.answers),
-            "words": len(text.split()),
-            "reference": question.answers[0],
-        }
-    if question.kind == "box":
-        return {**asdict(score_box(question, value)), "reference": question.answers[0]}
-    answer, references_text = without_labels(text), [without_labels(a) for a in question.answers]
-    return {
-        "bleu": bleu_statistics(answer, references_text),
-        "rouge_l": rouge_l(answer, references_text),
-        "findings": asdict(count_findings(question, text)),
-        "words": len(text.split()),
-        "reference": question.answers[0],
-    }
+def marks_of(answers: Sequence[Answered], scorers: Sequence[Scorer] = DEFAULT) -> list[Marks]:
+    """The marks of all ``scorers`` of each answer, put together; what could not be read scores as an empty answer.
+
+    Raises:
+        ValueError: a scorer gave another number of marks than it got answers, or two gave the same key.
+    """
+    marks: list[Marks] = [{"flags": []} for _ in answers]
+    for scorer in scorers:
+        places = [place for place, one in enumerate(answers) if one.question.kind in scorer.kinds]
+        if not places:
+            continue
+        given = scorer.score([answers[place] for place in places])
+        if len(given) != len(places):
+            raise ValueError(f"scorer {scorer.name} gave {len(given)} marks to {len(places)} answers")
+        for place, mark in zip(places, given, strict=True):
+            if mark is None:
+                continue
+            marks[place]["flags"] += [f"{scorer.name}: {flag}" for flag in mark.get("flags", ())]
+            twice = (marks[place].keys() & mark.keys()) - {"flags"}
+            if twice:
+                raise ValueError(f"scorer {scorer.name} marks {sorted(twice)}, which another has marked before")
+            marks[place] |= {key: value for key, value in mark.items() if key != "flags"}
+    return marks
 
 
-def score_rows(responses: Sequence[Row], extractions: Sequence[Row], items: Mapping[str, Item], out: Path) -> list[Row]:
+def answered(
+    responses: Sequence[Row],
+    extractions: Sequence[Row],
+    items: Mapping[str, Item],
+    asked: Mapping[str, tuple[Question, str]],
+) -> list[Answered]:
+    """Responses as scorers see them.
+
+    Raises:
+        ValueError: a response has no extraction.
+    """
+    values = {row["request_id"]: row["value"] for row in extractions}
+    for response in responses:
+        if response["request_id"] not in values:
+            raise ValueError(f"request {response['request_id']} has no row in extractions.jsonl; run extract again")
+    return [
+        Answered(
+            item=items[response["sample_id"]],
+            question=asked[response["request_id"]][0],
+            prompt=asked[response["request_id"]][1],
+            condition=response["condition"],
+            written=response["text"],
+            value=values[response["request_id"]],
+        )
+        for response in responses
+    ]
+
+
+def score_rows(
+    responses: Sequence[Row],
+    extractions: Sequence[Row],
+    items: Mapping[str, Item],
+    out: Path,
+    *,
+    asked: Mapping[str, tuple[Question, str]],
+) -> list[Row]:
     """Write ``out``/scores.jsonl, replaced whole.
 
     Args:
         responses, extractions: rows of the two stages before, about the same requests.
         items: sample_id -> item.
+        asked: request_id -> (question, its text as asked).
 
     Raises:
         ValueError: a response has no extraction.
     """
     extracted = {row["request_id"]: row for row in extractions}
+    answers = answered(responses, extractions, items, asked)
+    marks: dict[int, Marks] = {}
+    for condition in dict.fromkeys(one.condition for one in answers):
+        places = [place for place, one in enumerate(answers) if one.condition == condition]
+        marks |= dict(zip(places, marks_of([answers[place] for place in places]), strict=True))
     rows: list[Row] = []
-    for response in responses:
-        if response["request_id"] not in extracted:
-            raise ValueError(f"request {response['request_id']} has no row in extractions.jsonl; run extract again")
-        extraction, item = extracted[response["request_id"]], items[response["sample_id"]]
+    for place, (response, one) in enumerate(zip(responses, answers, strict=True)):
+        extraction, sample = extracted[response["request_id"]], one.item.sample
         rows.append(
             {
                 "request_id": response["request_id"],
                 "sample_id": response["sample_id"],
-                "patient": patient_of(item.sample),
+                "patient": patient_of(sample),
+                "study": f"{sample.source}/{sample.study_id}",
                 "condition": response["condition"],
-                "kind": item.question.kind,
-                "topic": item.question.topic,
-                "dimension": item.dimension,
+                "kind": one.question.kind,
+                "topic": one.question.topic,
+                "dimension": one.item.dimension,
+                "strata": strata_of(one.item),
                 "value": extraction["value"],
                 "rule": extraction["rule"],
                 "unparsed": extraction["value"] is None,
                 "empty": not response["text"].strip(),
                 "truncated": response["finish_reason"] == "length",
-                **score_one(item, extraction["value"]),
+                "confidence": response.get("confidence"),
+                **marks[place],
             }
         )
     write_rows(out / "scores.jsonl", rows)

@@ -13,8 +13,9 @@
     medvlm plan configs/quickstart.yaml            what a training would do and cost, without training
     medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
     medvlm report runs/quickstart                  one page: curves, where the time went, samples as the model saw them
-    medvlm eval --model CHECKPOINT --data data/test_questions.jsonl --out runs/eval
-    medvlm eval-pairs --model CHECKPOINT --data data/test_pairs.jsonl
+    medvlm eval run --model M --task vqa-rad --out runs/eval   ask, read, mark, report; --data for your own questions
+    medvlm eval rescore RUN                        all stages but the asking; also extract, score, aggregate, report
+    medvlm eval pairs --model CHECKPOINT --data data/test_pairs.jsonl
     medvlm chat --model CHECKPOINT scan.nii.gz     ask about a picture, a volume or a clip
     medvlm export CHECKPOINT --out FOLDER          a plain transformers folder with a model card; to a hub if asked
 
@@ -44,8 +45,13 @@ COMMANDS = {
     ("plan",): "medvlm.train.plan_command",
     ("report",): "medvlm.train.run_report",
     ("tiny",): "medvlm.scripts.tiny_copy",
-    ("eval",): "medvlm.eval.run",
-    ("eval-pairs",): "medvlm.eval.pairs",
+    ("eval", "run"): "medvlm.eval.run",
+    ("eval", "extract"): "medvlm.eval.stages:extract_main",
+    ("eval", "score"): "medvlm.eval.stages:score_main",
+    ("eval", "aggregate"): "medvlm.eval.stages:aggregate_main",
+    ("eval", "report"): "medvlm.eval.stages:report_main",
+    ("eval", "rescore"): "medvlm.eval.stages:rescore_main",
+    ("eval", "pairs"): "medvlm.eval.pairs",
     ("chat",): "medvlm.scripts.chat",
     ("export",): "medvlm.scripts.export",
     ("doctor",): "medvlm.scripts.doctor",
@@ -64,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     for words, module in COMMANDS.items():
         if tuple(given[: len(words)]) == words:
             try:
-                run: Callable[[list[str]], int | None] = import_module(module).main
+                name, _, function = module.partition(":")
+                run: Callable[[list[str]], int | None] = getattr(import_module(name), function or "main")
                 return run(given[len(words) :]) or 0
             except KeyboardInterrupt:  # while libraries are imported, or in a command that says nothing better
                 print(f"medvlm {' '.join(words)}: stopped", file=sys.stderr)

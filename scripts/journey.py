@@ -21,7 +21,7 @@ from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.phantoms.write import write_phantoms
 from medvlm.eval.models import CheckpointModel
 from medvlm.eval.pairs import pair_accuracy, score_pairs
-from medvlm.eval.run import evaluate
+from medvlm.eval.run import Settings, evaluate
 from medvlm.train.config import Curriculum, load_curriculum
 from medvlm.train.stage import stage_folder
 
@@ -129,9 +129,11 @@ def main(arguments: list[str] | None = None) -> int:
         CheckpointModel(str(last), batch_size=curriculum.evaluation.batch_size),
         [Path(curriculum.data.root) / name for name in curriculum.evaluation.manifests],
         output / "evaluation",
-        limit=curriculum.evaluation.samples_per_manifest,
-        control_report_limit=curriculum.evaluation.control_reports,
-        max_new_tokens=curriculum.evaluation.max_new_tokens,
+        Settings(
+            limit=curriculum.evaluation.samples_per_manifest,
+            control_report_limit=curriculum.evaluation.control_reports,
+            max_new_tokens=curriculum.evaluation.max_new_tokens,
+        ),
         train_metrics=[stage_folder(curriculum, stage.name) / "metrics.jsonl" for stage in curriculum.stages],
         extra={f"Chosen over rejected, {when} DPO": row for when, row in flat(pairs).items()},
     )

@@ -201,7 +201,7 @@ def _evaluation(folder: Path | None) -> str:
             interval = "-" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
             rows.append(
                 f"| {row['metric']} | {row['condition']} | {row['dimension']} | {row['value']:.3f} | {interval} | "
-                f"{row['n']} | {row['n_patients']} |"
+                f"{row['n']} | {row['n_clusters']} |"
             )
     names = ", ".join(Path(name).name for name in found["run"]["manifests"])
     return f"On {names}, by `medvlm eval`; intervals over patients.\n\n" + "\n".join(rows)

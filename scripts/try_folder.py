@@ -33,7 +33,7 @@ from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.data_recipes.walk import UNSTATED, WalkResult, read_walk, walk_into
 from medvlm.eval.found import Found, describe_found
 from medvlm.eval.models import CheckpointModel
-from medvlm.eval.run import evaluate
+from medvlm.eval.run import Settings, evaluate
 from medvlm.model.config import own_projector_config
 from medvlm.train.config import Curriculum, Stage, load_curriculum
 from medvlm.train.distributed import connect, disconnect
@@ -207,8 +207,7 @@ def ask(curriculum: Curriculum, trial: Trial, checkpoint: Path, found: Found, ou
         CheckpointModel(checkpoint, batch_size=settings.batch_size),
         [Path(curriculum.data.root) / name for name in trial.asked],
         out / "evaluation",
-        control_report_limit=settings.control_reports,
-        max_new_tokens=settings.max_new_tokens,
+        Settings(control_report_limit=settings.control_reports, max_new_tokens=settings.max_new_tokens),
         chunk_size=2 * settings.batch_size,
         train_metrics=[stage_folder(curriculum, stage.name) / "metrics.jsonl" for stage in curriculum.stages],
         found=found,

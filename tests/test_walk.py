@@ -15,7 +15,7 @@ from medvlm.data_recipes.packing import collate
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, from_json, to_json
 from medvlm.eval.models import CheckpointModel
-from medvlm.eval.run import evaluate
+from medvlm.eval.run import Settings, evaluate
 from medvlm.model import save_checkpoint
 from medvlm.train.engine import make_engine
 from medvlm.train.objectives.supervised import Supervised
@@ -99,7 +99,7 @@ def test_the_walk_of_one_sample(tmp_path, processor):
     (tmp_path / "test.jsonl").write_text(json.dumps(test) + "\n", encoding="utf-8")
     metrics = evaluate(
         CheckpointModel(str(tmp_path / "checkpoint")), [tmp_path / "test.jsonl"], tmp_path / "evaluation",
-        conditions=["image"], max_new_tokens=8, gallery_size=1,
+        Settings(conditions=("image",), max_new_tokens=8), gallery_size=1,
     )  # fmt: skip
     assert metrics["headline"]["closed_accuracy_3d"] == 1.0 and metrics["headline"]["side_accuracy_3d"] == 1.0
     assert "side" in (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")

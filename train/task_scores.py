@@ -15,7 +15,8 @@ from medvlm.eval.extract import extract_rows
 from medvlm.eval.generate import generate
 from medvlm.eval.models import LoadedModel
 from medvlm.eval.plan import make_plan, read_items
-from medvlm.eval.rows import Row, read_rows
+from medvlm.eval.rows import Row
+from medvlm.eval.run_folder import asked_in, responses_of
 from medvlm.eval.score import score_rows
 from medvlm.model.loading import Processor
 from medvlm.train.config import Curriculum, EvaluationConfig
@@ -74,7 +75,7 @@ class TaskScores:
             asks = self.plan.asks[engine.rank :: engine.world_size]
             generate(answerer, asks, mine, chunk_size=2 * self.evaluation.batch_size, show_progress=False)
         restore_random_state(before)
-        rows = self._of_all_ranks(read_rows(mine / "responses.jsonl"))
+        rows = self._of_all_ranks(responses_of(mine))
         return self._score(rows, out) if engine.rank == 0 else {}
 
     def _of_all_ranks(self, rows: list[Row]) -> list[Row]:
@@ -85,8 +86,8 @@ class TaskScores:
     def _score(self, responses: Sequence[Row], out: Path) -> dict[str, float | None]:
         if not responses:
             return {}
-        questions = {name: (item.question, item.prompt) for name, item in self.items.items()}
-        scores = score_rows(responses, extract_rows(responses, questions, out), self.items, out)
+        asked = asked_in(self.plan.asks)
+        scores = score_rows(responses, extract_rows(responses, asked, out), self.items, out, asked=asked)
         run = {"model": "during training", "step": out.name, "requests": len(self.plan.asks)}
         table = aggregate(scores, out, not_asked=self.plan.not_asked, run=run, seed=self.seed)["table"]
         found = {name: look_up(table, name, "image", "all") for name in METRICS}

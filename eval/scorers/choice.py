@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from medvlm.data_recipes.sample import Question
 from medvlm.eval.extract import choice_index, options
+from medvlm.eval.metric import Answered, Marks, Metric, Scorer, each
+from medvlm.eval.rows import Row
 
 MINIMUM_GROUP = 10
 """Fewest rows from which the most frequent answer of a set of choices may be learnt."""
@@ -67,3 +69,57 @@ def majority_hits(rows: Sequence[tuple[str, tuple[str, ...], str]]) -> list[bool
 def _most_frequent(values: Sequence) -> object:
     counts = Counter(values)
     return min(counts, key=lambda value: (-counts[value], str(value)))
+
+
+def _score(answers: Sequence[Answered]) -> list[Marks | None]:
+    return [
+        {
+            "correct": is_correct(one.question, one.value, one.prompt),
+            "choices": list(options(one.question, one.prompt)),
+            "reference": sorted(accepted(one.question, one.prompt))[0],
+        }
+        for one in answers
+    ]
+
+
+def _majority(rows: Sequence[Row]) -> list[list[float] | None]:
+    """Hits of the best constants, learnt within each dimension and then pooled."""
+    hits = dict.fromkeys(range(len(rows)), False)
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        members[row["dimension"]].append(index)
+    for places in members.values():
+        asked = [(rows[i]["topic"], tuple(rows[i]["choices"]), rows[i]["reference"]) for i in places]
+        hits |= dict(zip(places, majority_hits(asked), strict=True))
+    return [[float(hits[index]), 1.0] for index in range(len(rows))]
+
+
+def _right(row: Row) -> list[float]:
+    return [float(row["correct"]), 1.0]
+
+
+SCORERS = (
+    Scorer(
+        name="choice",
+        tier="A",
+        kinds=("closed", "choice"),
+        implementation="medvlm: the extracted choice is an accepted one; what could not be read is wrong",
+        score=_score,
+        metrics=(
+            Metric(
+                name="closed_accuracy", title="Closed questions: accuracy", kinds=("closed",), counts=each(_right), share=True
+            ),
+            Metric(
+                name="majority_accuracy", title="Closed questions: best constant", kinds=("closed",), counts=_majority,
+                share=True, better="neither",
+            ),
+            Metric(
+                name="choice_accuracy", title="Multiple choice: accuracy", kinds=("choice",), counts=each(_right), share=True
+            ),
+            Metric(
+                name="choice_majority_accuracy", title="Multiple choice: best constant", kinds=("choice",), counts=_majority,
+                share=True, better="neither",
+            ),
+        ),
+    ),
+)  # fmt: skip

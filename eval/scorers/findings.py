@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 from medvlm.data_recipes.sample import Question
+from medvlm.eval.intervals import micro_f1
+from medvlm.eval.metric import Answered, Counts, Marks, Metric, Scorer, each
 from medvlm.eval.scorers.labeller import Finding, label
 from medvlm.eval.scorers.lexicon import WITHOUT_SIDE, kind_named
 
@@ -91,3 +93,32 @@ def count_findings(question: Question, report: str) -> FindingCounts:
         unknown_kinds=unknown,
         reference=source,
     )
+
+
+def _score(answers: Sequence[Answered]) -> list[Marks | None]:
+    return [{"findings": asdict(count_findings(one.question, one.value or ""))} for one in answers]
+
+
+def _counts(*keys: str) -> Counts:
+    return each(lambda row: [float(row["findings"][key]) for key in keys])
+
+
+def _of_total(hits: str, others: str) -> Counts:
+    return each(lambda row: [row["findings"][hits], row["findings"][hits] + row["findings"][others]])
+
+
+SCORERS = (
+    Scorer(
+        name="findings",
+        tier="B",
+        kinds=("report",),
+        implementation="rule labeller of this package; a positive counts when kind and side agree; micro over reports",
+        score=_score,
+        metrics=(
+            Metric(name="finding_f1", title="Reports: finding F1", kinds=("report",), counts=_counts("hits", "invented", "missed"), value=micro_f1),
+            Metric(name="finding_precision", title="Reports: finding precision", kinds=("report",), counts=_of_total("hits", "invented")),
+            Metric(name="finding_recall", title="Reports: finding recall", kinds=("report",), counts=_of_total("hits", "missed")),
+            Metric(name="negation_accuracy", title="Reports: stated absences kept", kinds=("report",), counts=_counts("negations_kept", "negations")),
+        ),
+    ),
+)  # fmt: skip

@@ -7,12 +7,15 @@ ROUGE-L 0.8. Read them beside the findings, never alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 
+import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
+
+from medvlm.eval.metric import Answered, Marks, Metric, Scorer, each, mean_of
 
 MAX_ORDER = 4
 N_STATISTICS = 2 + 2 * MAX_ORDER
@@ -74,3 +77,49 @@ def rouge_l(answer: str, references: Sequence[str]) -> float:
     The tokenizer knows a-z and 0-9 only: text in other alphabets scores 0 even against itself.
     """
     return max(float(_rouge().score(reference, answer)["rougeL"].fmeasure) for reference in references)
+
+
+BLEU_RESAMPLES = 500
+"""Corpus BLEU is computed resample by resample, some 30 microseconds each."""
+
+
+def _score(answers: Sequence[Answered]) -> list[Marks | None]:
+    rows: list[Marks | None] = []
+    for one in answers:
+        text = without_labels(one.value or "")
+        references = [without_labels(answer) for answer in one.question.answers]
+        rows.append(
+            {
+                "bleu": bleu_statistics(text, references),
+                "rouge_l": rouge_l(text, references),
+                "words": len((one.value or "").split()),
+                "reference": one.question.answers[0],
+            }
+        )
+    return rows
+
+
+def _bleu_of_sums(order: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda sums: np.array([bleu_of(row, order) for row in sums])
+
+
+SCORERS = (
+    Scorer(
+        name="report_text",
+        tier="A",
+        kinds=("report",),
+        implementation=f"BLEU: {BLEU_SIGNATURE}. ROUGE-L: {ROUGE_SIGNATURE}",
+        score=_score,
+        metrics=(
+            Metric(name="rouge_l", title="Reports: ROUGE-L", kinds=("report",), counts=mean_of("rouge_l")),
+            *(
+                Metric(
+                    name=f"bleu_{n}", title=f"Reports: BLEU-{n}", kinds=("report",),
+                    counts=each(lambda row: [float(v) for v in row["bleu"]]), value=_bleu_of_sums(n),
+                    resamples=BLEU_RESAMPLES,
+                )
+                for n in range(1, MAX_ORDER + 1)
+            ),
+        ),
+    ),
+)  # fmt: skip

@@ -7,6 +7,8 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 
+from medvlm.eval.metric import Answered, Marks, Metric, Scorer, mean_of
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -33,3 +35,31 @@ def token_f1(answer: str, references: Sequence[str]) -> float:
 def _f1(answer: list[str], reference: list[str]) -> float:
     shared = sum((Counter(answer) & Counter(reference)).values())
     return 2 * shared / (len(answer) + len(reference)) if shared else 0.0
+
+
+def _score(answers: Sequence[Answered]) -> list[Marks | None]:
+    return [
+        {
+            "exact_match": exact_match(one.value or "", one.question.answers),
+            "token_f1": token_f1(one.value or "", one.question.answers),
+            "words": len((one.value or "").split()),
+            "reference": one.question.answers[0],
+        }
+        for one in answers
+    ]
+
+
+SCORERS = (
+    Scorer(
+        name="short_answer",
+        tier="A",
+        kinds=("open",),
+        implementation="medvlm, after the evaluation script of SQuAD 1.1: lower case, no punctuation, no articles; tokens as multisets",
+        score=_score,
+        metrics=(
+            Metric(name="open_exact_match", title="Open answers: exact match", kinds=("open",), counts=mean_of("exact_match"), share=True),
+            Metric(name="open_token_f1", title="Open answers: token F1", kinds=("open",), counts=mean_of("token_f1")),
+            Metric(name="mean_words", title="Words per answer", kinds=("open", "report"), counts=mean_of("words"), unit="words", better="neither"),
+        ),
+    ),
+)  # fmt: skip

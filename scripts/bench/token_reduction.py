@@ -97,6 +97,7 @@ def answers(model: CheckpointModel, items: Sequence[Item], visuals: dict[str, Vi
             request_id=item.sample.sample_id,
             sample_id=item.sample.sample_id,
             turns=item.sample.turns,
+            question=item.question,
             visuals=tuple(visuals[ref.path] for ref in item.sample.visuals()),
             max_new_tokens=MAX_NEW_TOKENS["closed"],
         )

@@ -15,10 +15,11 @@ from evaluation_fixtures import visual_of, write_manifest, write_visuals
 from medvlm.data_recipes.sample import Question, Sample, Turn
 from medvlm.eval.extract import extract
 from medvlm.eval.gallery import note, verdict
-from medvlm.eval.models import ReplayModel, Response
+from medvlm.eval.models import OracleModel, ReplayModel, Response
 from medvlm.eval.plan import MAX_NEW_TOKENS
-from medvlm.eval.run import evaluate, main, oracle
+from medvlm.eval.run import Settings, evaluate
 from medvlm.eval.scorers.grounding import score_box
+from medvlm.eval.stages import rescore_main
 
 FLAT = "<box>(0.100, 0.100, 0.500, 0.500)</box>"
 DEEP = "<box>(0.000, 0.000, 0.000, 0.500, 0.500, 0.500)</box>"
@@ -106,7 +107,7 @@ def box_samples(folder: Path) -> Path:
 
 def test_a_model_that_knows_scores_one(tmp_path):
     manifest = box_samples(tmp_path)
-    metrics = evaluate(oracle([manifest]), [manifest], tmp_path / "run", conditions=("image",))
+    metrics = evaluate(OracleModel(), [manifest], tmp_path / "run", Settings(conditions=("image",)))
     found = {(r["metric"], r["dimension"], r["topic"]): r for r in metrics["table"]}
     for dimension in ("2d", "3d"):
         assert found["box_iou", dimension, "all"]["value"] == 1.0
@@ -135,7 +136,7 @@ class Halves:
 
 def test_unread_boxes_count_as_zero_and_are_counted(tmp_path):
     manifest = box_samples(tmp_path)
-    metrics = evaluate(Halves(), [manifest], tmp_path / "run", conditions=("image", "no_image"))
+    metrics = evaluate(Halves(), [manifest], tmp_path / "run", Settings(conditions=("image", "no_image")))
     found = {(r["metric"], r["condition"], r["dimension"], r["topic"]): r for r in metrics["table"]}
     row = found["box_iou", "image", "3d", "box"]
     assert row["value"] == pytest.approx((4 * 1.0 + 3 * 0.2 + 0.0) / 8) and (row["n"], row["unparsed"]) == (8, 1)
@@ -162,11 +163,11 @@ def test_unread_boxes_count_as_zero_and_are_counted(tmp_path):
 def test_a_form_that_cannot_hold_the_boxes_is_refused_before_asking(tmp_path):
     manifest = box_samples(tmp_path)
     with pytest.raises(ValueError, match=r"'thousandths' has no boxes of 3 axes; use form='box'"):
-        evaluate(Halves(), [manifest], tmp_path / "run", box_form="thousandths")
+        evaluate(Halves(), [manifest], tmp_path / "run", Settings(box_form="thousandths"))
     assert not (tmp_path / "run").exists()
 
 
-def test_rescoring_reads_another_form(tmp_path, capsys):
+def test_rescoring_reads_another_form(tmp_path):
     manifest = box_samples(tmp_path)
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     write = tmp_path / "flat.jsonl"
@@ -179,10 +180,9 @@ def test_rescoring_reads_another_form(tmp_path, capsys):
             return [Response(text='[{"bbox_2d": [100, 100, 500, 500], "label": "nodule"}]') for _ in requests]
 
     out = tmp_path / "run"
-    first = evaluate(Qwen(), [write], out, conditions=("image",))
+    first = evaluate(Qwen(), [write], out, Settings(conditions=("image",)))
     assert first["headline"]["box_iou_2d"] == 0.0 and first["counts"]["extraction_rules"] == {"no_box": 8}
-    arguments = ["--data", str(write), "--out", str(out), "--conditions", "image", "--rescore"]
-    assert main([*arguments, "--box-form", "thousandths"]) == 0
-    assert "box_iou_2d                       1.0000" in capsys.readouterr().out
-    assert ReplayModel(out / "responses.jsonl").name  # the answers themselves were kept
+    assert rescore_main([str(out), "--box-form", "thousandths"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["headline"]["box_iou_2d"] == 1.0
+    assert ReplayModel(out / "responses.rank0.jsonl").name  # the answers themselves were kept
     assert MAX_NEW_TOKENS["box"] >= 64

@@ -18,12 +18,14 @@ from evaluation_fixtures import a_sample, samples_of, write_manifest, write_visu
 from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, visuals_of
 from medvlm.eval import run
 from medvlm.eval.controls import patient_of, swap_partners, with_visuals, without_visuals
-from medvlm.eval.models import CheckpointModel, ConstantModel, ReplayModel, Request, Response
+from medvlm.eval.models import CheckpointModel, ConstantModel, OracleModel, ReplayModel, Request, Response
 from medvlm.eval.plan import make_plan, read_items, take
 from medvlm.eval.rows import append_rows, drop_torn_line, read_rows
+from medvlm.eval.stages import rescore, rescore_main
 from medvlm.model import save_checkpoint
 
 PATIENTS = 8
+IMAGE = run.Settings(conditions=("image",))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def manifest(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def perfect(manifest, tmp_path_factory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("oracle")
-    return out, run.evaluate(run.oracle([manifest]), [manifest], out)
+    return out, run.evaluate(OracleModel(), [manifest], out)
 
 
 def test_oracle_is_perfect_on_everything(perfect):
@@ -73,7 +75,7 @@ def test_constant_by_hand(manifest, tmp_path):
 
 
 def test_empty_answers_are_zero_and_counted(manifest, tmp_path):
-    metrics = run.evaluate(ConstantModel(""), [manifest], tmp_path / "run", conditions=["image"], gallery_size=2)
+    metrics = run.evaluate(ConstantModel(""), [manifest], tmp_path / "run", IMAGE, gallery_size=2)
     asked = [v for k, v in metrics["headline"].items() if v is not None and not k.startswith("majority")]
     assert len(asked) >= 10 and set(asked) == {0.0}
     assert metrics["counts"]["empty"] == metrics["counts"]["responses"] == 15 * PATIENTS + 1
@@ -114,7 +116,7 @@ def test_a_model_that_looks_is_told_from_one_that_does_not(tmp_path):
                 seen[fingerprint(request)] = "yes" if truth[int(request.sample_id.split("-")[0])] else "no"
             return super().answer(requests)
 
-    run.evaluate(Learning({}), [manifest], tmp_path / "learn", conditions=["image"], gallery_size=2)
+    run.evaluate(Learning({}), [manifest], tmp_path / "learn", IMAGE, gallery_size=2)
     metrics = run.evaluate(Looking(seen), [manifest], tmp_path / "run", gallery_size=2)
     assert metrics["headline"]["closed_accuracy_2d"] == 1.0
     assert metrics["headline"]["no_image_accuracy_2d"] == 0.0
@@ -126,7 +128,7 @@ def test_stages_repeat_to_the_byte(perfect, manifest):
     out, _ = perfect
     names = ("extractions.jsonl", "scores.jsonl", "metrics.json", "report.html")
     before = {name: (out / name).read_bytes() for name in names}
-    run.rescore([manifest], out, run.Settings())
+    rescore(out)
     assert {name: (out / name).read_bytes() for name in names} == before
 
 
@@ -146,33 +148,33 @@ class Dying(Counting):
 
 
 def test_resume_asks_only_the_rest_and_ends_with_the_same_bytes(manifest, tmp_path):
-    whole = run.evaluate(ConstantModel("no"), [manifest], tmp_path / "whole", conditions=["image"], gallery_size=2)
+    whole = run.evaluate(ConstantModel("no"), [manifest], tmp_path / "whole", IMAGE, gallery_size=2)
     Counting.asked = 0
     with pytest.raises(KeyboardInterrupt):
-        run.evaluate(Dying("no"), [manifest], tmp_path / "part", conditions=["image"], gallery_size=2, chunk_size=10)
-    assert Counting.asked == 20 == len(read_rows(tmp_path / "part" / "responses.jsonl"))
-    with (tmp_path / "part" / "responses.jsonl").open("a", encoding="utf-8") as file:
+        run.evaluate(Dying("no"), [manifest], tmp_path / "part", IMAGE, gallery_size=2, chunk_size=10)
+    assert Counting.asked == 20 == len(read_rows(tmp_path / "part" / "responses.rank0.jsonl"))
+    with (tmp_path / "part" / "responses.rank0.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"request_id": "torn')  # as a killed process leaves it
-    resumed = run.evaluate(
-        Counting("no"), [manifest], tmp_path / "part", conditions=["image"], gallery_size=2, chunk_size=7
-    )
+    resumed = run.evaluate(Counting("no"), [manifest], tmp_path / "part", IMAGE, gallery_size=2, chunk_size=7)
     assert Counting.asked == whole["counts"]["responses"]
     assert resumed == whole
-    for name in ("responses.jsonl", "scores.jsonl", "metrics.json"):
+    for name in ("responses.rank0.jsonl", "scores.jsonl", "metrics.json"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_run_folder_belongs_to_one_model(perfect, manifest):
-    with pytest.raises(ValueError, match="holds the answers of 'oracle'"):
+    with pytest.raises(ValueError, match="holds the answers of model 'oracle'"):
         run.evaluate(ConstantModel("yes"), [manifest], perfect[0])
 
 
 def test_replay_repeats_a_run(perfect, manifest, tmp_path):
     out, metrics = perfect
-    again = run.evaluate(ReplayModel(out / "responses.jsonl"), [manifest], tmp_path / "replay", gallery_size=2)
+    again = run.evaluate(ReplayModel(out / "responses.rank0.jsonl"), [manifest], tmp_path / "replay", gallery_size=2)
     assert again["headline"] == metrics["headline"]
     with pytest.raises(ValueError, match="does not answer"):
-        run.evaluate(ReplayModel(out / "responses.jsonl"), [manifest], tmp_path / "other", max_new_tokens=3)
+        run.evaluate(
+            ReplayModel(out / "responses.rank0.jsonl"), [manifest], tmp_path / "other", run.Settings(max_new_tokens=3)
+        )
 
 
 def test_swapping_never_shows_the_same_patient(manifest):
@@ -214,7 +216,7 @@ def test_bad_visuals_are_quarantined_and_the_rest_is_scored(manifest, tmp_path, 
     turns = (Turn(role="user", content=(absent, "Is there?")),)
     broken = Sample(**{**samples[0].__dict__, "sample_id": "broken", "turns": turns})
     mixed = write_manifest(folder / "mixed.jsonl", [*samples, broken, samples[1]])
-    metrics = run.evaluate(ConstantModel("yes"), [mixed], tmp_path / "mixed", conditions=["image"], gallery_size=2)
+    metrics = run.evaluate(ConstantModel("yes"), [mixed], tmp_path / "mixed", IMAGE, gallery_size=2)
     rows = read_rows(tmp_path / "mixed" / "quarantine.jsonl")
     assert metrics["counts"]["responses"] == 5
     assert [(r["sample_id"], r["stage"]) for r in rows] == [("0-image-side", "manifest"), ("broken", "generate")]
@@ -259,7 +261,7 @@ def test_command_line(manifest, tmp_path, capsys):
     assert "first request" in printed and not (tmp_path / "run").exists()
     assert run.main(["--model", "oracle", *arguments]) == 0
     assert "1.0000" in capsys.readouterr().out
-    assert run.main([*arguments, "--rescore"]) == 0
+    assert rescore_main([str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["run"]["model"] == "oracle"
 
 
@@ -282,6 +284,7 @@ def test_checkpoint_answers_do_not_depend_on_the_batch(processor, tmp_path):
             request_id=str(number),
             sample_id=sample.sample_id,
             turns=sample.turns,
+            question=sample.question,
             visuals=tuple(shown[ref.kind] for ref in sample.visuals()),
             max_new_tokens=6 + 3 * (number % 2),
         )

@@ -141,7 +141,7 @@ def test_chat_answers_one_question_about_a_picture(checkpoint, tmp_path, capsys)
 def test_pairs_are_scored(phantoms, checkpoint, tmp_path, capsys):
     manifest = phantoms / "test_pairs.jsonl"
     rows = len(manifest.read_text().splitlines())
-    arguments = ["eval-pairs", "--model", str(checkpoint), "--data", str(manifest), "--out", str(tmp_path / "out")]
+    arguments = ["eval", "pairs", "--model", str(checkpoint), "--data", str(manifest), "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == 0
     result = json.loads(capsys.readouterr().out)
     scores = [json.loads(line) for line in (tmp_path / "out" / "pairs.jsonl").read_text().splitlines()]

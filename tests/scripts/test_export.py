@@ -174,9 +174,9 @@ def test_the_card_of_a_run(checkpoint, tmp_path):
     write_manifest(data / "train.jsonl", rows)
     table = [
         {"condition": "image", "dimension": "3d", "topic": "all", "metric": "closed_accuracy", "value": 0.75,
-         "low": 0.5, "high": 0.9, "n": 40, "n_patients": 20},
+         "low": 0.5, "high": 0.9, "n": 40, "n_clusters": 20},
         {"condition": "image", "dimension": "3d", "topic": "side", "metric": "closed_accuracy", "value": 0.1,
-         "low": None, "high": None, "n": 4, "n_patients": 2},
+         "low": None, "high": None, "n": 4, "n_clusters": 2},
     ]  # fmt: skip
     (run / "evaluation").mkdir()
     (run / "evaluation" / "metrics.json").write_text(

@@ -75,7 +75,7 @@ def test_scores_stand_in_their_steps_and_their_time_apart(looking):
         inside = sum(time for name, time in row["phases"].items() if name not in ("save", "evaluate"))
         assert inside == pytest.approx(row["seconds"], rel=0.02, abs=0.005)
         assert 0 < row["mfu"] < 1 and 0 <= row["padding"] < 1 and row["memory_gib"] > 0.1
-    answers = looking / "stages/01-all/evaluation/step-00000004/rank-0/responses.jsonl"
+    answers = looking / "stages/01-all/evaluation/step-00000004/rank-0/responses.rank0.jsonl"
     assert len(answers.read_text().splitlines()) == 6
 
 
@@ -124,7 +124,7 @@ def test_two_ranks_look_without_a_change_under_zero(config):
         assert rows(folder / f"looks-{zero}")[-1]["scores"]
         assert (folder / f"looks-{zero}/report.html").is_file()
     ranks = folder / "looks-2/stages/01-all/evaluation/step-00000002"
-    assert [len((ranks / f"rank-{n}/responses.jsonl").read_text().splitlines()) for n in (0, 1)] == [2, 2]
+    assert [len((ranks / f"rank-{n}/responses.rank0.jsonl").read_text().splitlines()) for n in (0, 1)] == [2, 2]
 
 
 def test_what_does_not_fit_shows_before_the_first_step(config, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,170 @@
+"""The stages after generate, each alone: they read the run folder and nothing else, and write the same bytes each time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from medvlm.data_recipes.box_text import BoxForm
+from medvlm.eval.aggregate import aggregate
+from medvlm.eval.extract import extract_rows
+from medvlm.eval.found import Found
+from medvlm.eval.gallery import gallery
+from medvlm.eval.generate import Reader
+from medvlm.eval.plan import Ask
+from medvlm.eval.report import write_report
+from medvlm.eval.rows import Row, read_rows, write_json
+from medvlm.eval.run_folder import asked_in, read_plan, read_run, reasons_of, responses_of
+from medvlm.eval.score import score_rows
+
+
+def answered_in(out: Path, asks: Sequence[Ask]) -> list[Row]:
+    """The responses to ``asks`` in their order: an interrupted run and a whole one write the same bytes.
+
+    Raises:
+        ValueError: not one was answered.
+    """
+    known = {row["request_id"]: row for row in responses_of(out)}
+    responses = [known[ask.request_id] for ask in asks if ask.request_id in known]
+    if not responses:
+        reasons = reasons_of(read_rows(out / "quarantine.jsonl"))
+        raise ValueError(f"none of {len(asks)} requests was answered; most frequent reasons: {reasons}")
+    return responses
+
+
+def extract_stage(out: Path) -> list[Row]:
+    """responses -> extractions.jsonl."""
+    asks = read_plan(out)
+    form: BoxForm = read_run(out)["box_form"]
+    return extract_rows(answered_in(out, asks), asked_in(asks), out, form)
+
+
+def score_stage(out: Path) -> list[Row]:
+    """responses and extractions -> scores.jsonl."""
+    asks = read_plan(out)
+    items = {ask.item.sample.sample_id: ask.item for ask in asks}
+    extractions = read_rows(out / "extractions.jsonl")
+    return score_rows(answered_in(out, asks), extractions, items, out, asked=asked_in(asks))
+
+
+def scores_of(out: Path) -> list[Row]:
+    """The rows of scores.jsonl with what ``medvlm eval mark`` added in marks.*.jsonl.
+
+    Raises:
+        ValueError: the score stage has not run.
+    """
+    scores = read_rows(out / "scores.jsonl")
+    if not scores:
+        raise ValueError(f"{out} has no scores.jsonl; run medvlm eval score {out}")
+    for path in sorted(out.glob("marks.*.jsonl")):
+        name = path.name.removeprefix("marks.").removesuffix(".jsonl")
+        marks = {row["request_id"]: row for row in read_rows(path, allow_torn=True)}
+        for row in scores:
+            mark = marks.get(row["request_id"])
+            if mark is not None:
+                row["flags"] = [*row["flags"], *(f"{name}: {flag}" for flag in mark.get("flags", ()))]
+                row |= {key: value for key, value in mark.items() if key not in ("request_id", "flags")}
+                row["added"] = [*row.get("added", ()), name]
+    return scores
+
+
+def aggregate_stage(out: Path) -> dict[str, Any]:
+    """scores -> metrics.json."""
+    run, asks = read_run(out), read_plan(out)
+    answered = {row["request_id"] for row in responses_of(out)}
+    shown = [ask for ask in asks if ask.item.sample.visuals() and ask.condition != "no_image"]
+    counted = {
+        "requests": len(asks),
+        "requests_with_visuals": len(shown),
+        "answered_with_visuals": sum(ask.request_id in answered for ask in shown),
+        "unanswered": sum(ask.request_id not in answered for ask in asks),
+        "quarantined": len(read_rows(out / "quarantine.jsonl")),
+    }
+    return aggregate(
+        scores_of(out), out, not_asked=run["not_asked"], run=run | counted, cluster=run["cluster"], seed=run["seed"]
+    )
+
+
+def report_stage(
+    out: Path,
+    *,
+    read: Reader | None = None,
+    train_metrics: Sequence[Path] | None = None,
+    extra: Mapping[str, Mapping[str, Any]] | None = None,
+    found: Found | None = None,
+    gallery_size: int = 36,
+) -> None:
+    """metrics, scores and the visuals -> report.html."""
+    if read is None:
+        from medvlm.data_recipes.readers import read
+    assert read is not None
+    asks, scores = read_plan(out), scores_of(out)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    items = {ask.item.sample.sample_id: ask.item for ask in asks}
+    shown = gallery(scores, responses_of(out), items, read, size=gallery_size, seed=metrics["run"]["seed"])
+    quarantine = read_rows(out / "quarantine.jsonl")
+    write_report(out / "report.html", metrics, shown, quarantine, train_metrics, extra, found)
+
+
+def rescore(out: Path, **report: Any) -> dict[str, Any]:
+    """All four stages; asks nothing. ``report``: arguments of report_stage."""
+    extract_stage(out)
+    score_stage(out)
+    metrics = aggregate_stage(out)
+    report_stage(out, **report)
+    return metrics
+
+
+_STAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "extract": (extract_stage, "read the answers out of what was written"),
+    "score": (score_stage, "mark the extracted answers"),
+    "aggregate": (aggregate_stage, "sum the marks up, with intervals"),
+    "report": (report_stage, "write report.html"),
+    "rescore": (rescore, "extract, score, aggregate and report"),
+}
+
+
+def _command(name: str, arguments: Sequence[str] | None) -> int:
+    stage, what = _STAGES[name]
+    parser = argparse.ArgumentParser(prog=f"medvlm eval {name}", description=f"Of finished or stopped runs: {what}.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, the --out of medvlm eval run")
+    if name in ("extract", "rescore"):
+        parser.add_argument(
+            "--box-form", choices=get_args(BoxForm), help="how the model writes boxes, if not as in run.json"
+        )
+    args = parser.parse_args(arguments)
+    status = 0
+    for out in args.runs:
+        try:
+            if getattr(args, "box_form", None):
+                write_json(out / "run.json", read_run(out) | {"box_form": args.box_form})
+            stage(out)
+            print(f"{name}: {out}")
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+    return status
+
+
+def extract_main(arguments: Sequence[str] | None = None) -> int:
+    return _command("extract", arguments)
+
+
+def score_main(arguments: Sequence[str] | None = None) -> int:
+    return _command("score", arguments)
+
+
+def aggregate_main(arguments: Sequence[str] | None = None) -> int:
+    return _command("aggregate", arguments)
+
+
+def report_main(arguments: Sequence[str] | None = None) -> int:
+    return _command("report", arguments)
+
+
+def rescore_main(arguments: Sequence[str] | None = None) -> int:
+    return _command("rescore", arguments)

@@ -1,0 +1,7 @@
+"""Questions about pictures."""
+
+from __future__ import annotations
+
+from medvlm.eval.task import Task
+
+TASKS: tuple[Task, ...] = ()

@@ -1,0 +1,7 @@
+"""Questions about volumes, and their reports."""
+
+from __future__ import annotations
+
+from medvlm.eval.task import Task
+
+TASKS: tuple[Task, ...] = ()
