@@ -21,6 +21,7 @@ WHY_UNREAD = {
     "thinking_cut_off": "cut off while thinking",
     "conflict": "names several choices",
     "unparsed": "no rule could read it",
+    "refused": "the model says that it cannot tell",
     "no_box": "names no box",
     "malformed_box": "the box is not written as asked",
     "wrong_count": "the box has too many or too few numbers",

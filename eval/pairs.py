@@ -98,7 +98,7 @@ def pair_accuracy(scores: list[PairScore], seed: int = 0) -> dict[str, object]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="medvlm eval-pairs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="medvlm eval pairs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="checkpoint folder or hub id")
     parser.add_argument("--data", required=True, type=Path, help="manifest of pairs")
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         result = {**pair_accuracy(scores), "quarantined": len(quarantine)}
     except (BadSample, ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"medvlm eval-pairs: {error}", file=sys.stderr)
+        print(f"medvlm eval pairs: {error}", file=sys.stderr)
         return 2
     if options.out is not None:
         write_rows(options.out / "pairs.jsonl", [asdict(score) for score in scores])

@@ -219,8 +219,8 @@ def make_plan(
                     turns=turns,
                     question=item.question,
                     max_new_tokens=room,
-                )  # fmt: skip
-            )
+                )
+            )  # fmt: skip
         not_asked[condition] = dict(sorted(reasons.items()))
     return Plan(asks=tuple(asks), not_asked=not_asked)
 

@@ -27,7 +27,7 @@ RESPONSES = "responses.rank{rank}.jsonl"
 
 
 def responses_of(out: Path) -> list[Row]:
-    """Every response in ``out``, of all ranks, each request once; a last line that is still being written is left out."""
+    """Every response in ``out``, of all ranks, each request once; a line that is still being written is left out."""
     known: dict[str, Row] = {}
     for path in sorted(out.glob(RESPONSES.format(rank="*")), key=_rank):
         for row in read_rows(path, allow_torn=True):
@@ -119,8 +119,8 @@ def claim(out: Path, run: dict[str, Any]) -> None:
         for key in ("model", "task", "style"):
             if owner.get(key) != run.get(key):
                 raise ValueError(
-                    f"{out} holds the answers of {key} {owner.get(key)!r}, not of {run.get(key)!r}; give another folder "
-                    "with --out"
+                    f"{out} holds the answers of {key} {owner.get(key)!r}, not of {run.get(key)!r}; give another "
+                    "folder with --out"
                 )
     write_json(path, run)
 

@@ -1,4 +1,4 @@
-"""The stages after generate, each alone: they read the run folder and nothing else, and write the same bytes each time."""
+"""The stages after generate, each alone: they read the run folder only, and write the same bytes each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task: a published benchmark, from the files as its authors publish them to questions that are asked the same way by all."""
+"""Task: a published benchmark, from the files of its authors to questions that are asked of every model alike."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Task:
 
     Attributes:
         name: on the command line.
-        version: rises whenever a question, its wording, its choices or its answers change; a test holds the fingerprint.
+        version: rises whenever a question, its wording, choices or answers change; a test holds the fingerprint.
         title, about: for people.
         folder: below --root, where the files of the dataset lie; tasks of one dataset share it.
         read: the folder -> samples of the evaluated split, each with a question; what cannot be used as BadSample.

@@ -13,6 +13,7 @@
     medvlm plan configs/quickstart.yaml            what a training would do and cost, without training
     medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
     medvlm report runs/quickstart                  one page: curves, where the time went, samples as the model saw them
+    medvlm eval list                               the benchmarks, and what to know of each; eval fetch: open ones from the hub
     medvlm eval run --model M --task vqa-rad --out runs/eval   ask, read, mark, report; --data for your own questions
     medvlm eval rescore RUN                        all stages but the asking; also extract, score, aggregate, report
     medvlm eval pairs --model CHECKPOINT --data data/test_pairs.jsonl
@@ -45,6 +46,8 @@ COMMANDS = {
     ("plan",): "medvlm.train.plan_command",
     ("report",): "medvlm.train.run_report",
     ("tiny",): "medvlm.scripts.tiny_copy",
+    ("eval", "list"): "medvlm.eval.list_tasks",
+    ("eval", "fetch"): "medvlm.eval.fetch",
     ("eval", "run"): "medvlm.eval.run",
     ("eval", "extract"): "medvlm.eval.stages:extract_main",
     ("eval", "score"): "medvlm.eval.stages:score_main",

@@ -107,19 +107,35 @@ SCORERS = (
         score=_score,
         metrics=(
             Metric(
-                name="closed_accuracy", title="Closed questions: accuracy", kinds=("closed",), counts=each(_right), share=True
+                name="closed_accuracy",
+                title="Closed questions: accuracy",
+                kinds=("closed",),
+                counts=each(_right),
+                share=True,
             ),
             Metric(
-                name="majority_accuracy", title="Closed questions: best constant", kinds=("closed",), counts=_majority,
-                share=True, better="neither",
+                name="majority_accuracy",
+                title="Closed questions: best constant",
+                kinds=("closed",),
+                counts=_majority,
+                share=True,
+                better="neither",
             ),
             Metric(
-                name="choice_accuracy", title="Multiple choice: accuracy", kinds=("choice",), counts=each(_right), share=True
+                name="choice_accuracy",
+                title="Multiple choice: accuracy",
+                kinds=("choice",),
+                counts=each(_right),
+                share=True,
             ),
             Metric(
-                name="choice_majority_accuracy", title="Multiple choice: best constant", kinds=("choice",), counts=_majority,
-                share=True, better="neither",
+                name="choice_majority_accuracy",
+                title="Multiple choice: best constant",
+                kinds=("choice",),
+                counts=_majority,
+                share=True,
+                better="neither",
             ),
         ),
     ),
-)  # fmt: skip
+)

@@ -54,14 +54,33 @@ SCORERS = (
         name="boxes",
         tier="B",
         kinds=("box",),
-        implementation="medvlm: intersection over union of areas or volumes, over all questions: an unread answer counts 0; "
-        "the distance of centres is over the boxes that were read and whose field of view is known in millimetres",
+        implementation="medvlm: intersection over union of areas or volumes, over all questions: an unread answer "
+        "counts 0; the distance of centres is over the boxes that were read and whose field of view is known in millimetres",
         score=_score,
         metrics=(
             Metric(name="box_iou", title="Boxes: mean IoU", kinds=("box",), counts=mean_of("iou")),
-            Metric(name="box_accuracy_25", title="Boxes: IoU at least 0.25", kinds=("box",), counts=each(lambda row: _at_least(row, 0.25)), share=True),
-            Metric(name="box_accuracy_50", title="Boxes: IoU at least 0.5", kinds=("box",), counts=each(lambda row: _at_least(row, 0.5)), share=True),
-            Metric(name="box_centre_mm", title="Boxes: distance of centres", kinds=("box",), counts=mean_of("centre_mm"), unit="mm", better="lower"),
+            Metric(
+                name="box_accuracy_25",
+                title="Boxes: IoU at least 0.25",
+                kinds=("box",),
+                counts=each(lambda row: _at_least(row, 0.25)),
+                share=True,
+            ),
+            Metric(
+                name="box_accuracy_50",
+                title="Boxes: IoU at least 0.5",
+                kinds=("box",),
+                counts=each(lambda row: _at_least(row, 0.5)),
+                share=True,
+            ),
+            Metric(
+                name="box_centre_mm",
+                title="Boxes: distance of centres",
+                kinds=("box",),
+                counts=mean_of("centre_mm"),
+                unit="mm",
+                better="lower",
+            ),
         ),
     ),
-)  # fmt: skip
+)
