@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image as Pil
 from PIL import ImageDraw, ImageFont
 
-from medvlm.model.geometry import OPPOSITE, reorient
+from medvlm.data_recipes.upright import upright
+from medvlm.model.geometry import reorient
 from medvlm.model.intensity import HU_WINDOWS, apply_window, percentile_window
 from medvlm.model.visual import Image, Video, Visual, Volume
 
@@ -43,25 +44,10 @@ def _image(image: Image) -> Pil.Image:
     else:
         grey = apply_window(image.pixels, image.window or percentile_window(image.pixels))
     spacing = image.spacing_mm or (1.0, 1.0)
-    pixels, orientation = grey.transpose(1, 2, 0), image.orientation
-    if orientation is not None and len(orientation) == 2:
-        pixels, orientation, spacing = _upright(pixels, orientation, spacing)
-    return _marked(_resized(pixels, spacing, IMAGE_WIDTH), orientation[1] if orientation else None)
-
-
-def _upright(
-    pixels: np.ndarray, orientation: str, spacing: tuple[float, float]
-) -> tuple[np.ndarray, str, tuple[float, float]]:
-    """(H, W, C) with rows running to I or P, and columns to L, or to P in a lateral view."""
-    rows, columns = orientation[0], orientation[1]
-    # The head is up, and in an axial picture the front is: whichever axis says so runs down.
-    if columns in "SI" or (columns in "AP" and rows in "RL"):
-        pixels, rows, columns, spacing = pixels.transpose(1, 0, 2), columns, rows, (spacing[1], spacing[0])
-    if rows in "SA":
-        pixels, rows = pixels[::-1], OPPOSITE[rows]
-    if columns in "RA":
-        pixels, columns = pixels[:, ::-1], OPPOSITE[columns]
-    return pixels, rows + columns, spacing
+    turning = upright(image.orientation)
+    pixels = turning.pixels(grey.transpose(1, 2, 0))
+    side = turning.orientation[1] if turning.orientation else None
+    return _marked(_resized(pixels, turning.spacing(spacing), IMAGE_WIDTH), side)
 
 
 def _slices(volume: Volume) -> list[Pil.Image]:
