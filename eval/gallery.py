@@ -1,11 +1,11 @@
-"""Some tens of answers beside their pictures: what a person should look at before believing a number."""
+"""What is said of an answer in a word, and which cases a person should look at first."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.stratify import in_turn
@@ -16,12 +16,14 @@ from medvlm.eval.rows import Row
 
 GalleryRow = dict[str, Any]
 
+Verdict = Literal["right", "partly", "wrong", "unparsed", "unmarked"]
+
 WHY_UNREAD = {
     "empty": "nothing was written",
     "thinking_cut_off": "cut off while thinking",
     "conflict": "names several choices",
+    "refused": "says that it cannot tell",
     "unparsed": "no rule could read it",
-    "refused": "the model says that it cannot tell",
     "no_box": "names no box",
     "malformed_box": "the box is not written as asked",
     "wrong_count": "the box has too many or too few numbers",
@@ -31,37 +33,58 @@ WHY_UNREAD = {
     "millimetres_unknown": "millimetres where the spacing is unknown",
 }
 
+WORTH = ("exact_match", "set_match", "token_f1", "f1", "label_f1", "span_f1", "field_accuracy")
+"""Marks between 0 and 1 of kinds of questions without a rule of their own below, the first that is there counts."""
 
-def verdict(score: Row) -> str:
-    """right, partly, wrong or unparsed."""
+
+def worth(score: Row) -> float | None:
+    """How good one answer is, from 0 to 1: for a word and for sorting, never for a table. None: nothing marks it."""
+    if score["unparsed"]:
+        return 0.0
+    kind = score["kind"]
+    if kind in ("closed", "choice"):
+        return float(score["correct"])
+    if kind == "box":
+        return float(score["iou"])
+    if kind == "open":
+        return 1.0 if score["exact_match"] else min(0.99, float(score["token_f1"]))
+    if kind == "report" and "findings" in score:
+        found = score["findings"]
+        total = 2 * found["hits"] + found["invented"] + found["missed"]
+        return 2 * found["hits"] / total if total else 1.0
+    return next((float(score[key]) for key in WORTH if score.get(key) is not None), None)
+
+
+def verdict(score: Row) -> Verdict:
+    """The answer in a word; of a box, right from an intersection over union of a half."""
     if score["unparsed"]:
         return "unparsed"
-    if score["kind"] in ("closed", "choice"):
-        return "right" if score["correct"] else "wrong"
-    if score["kind"] == "box":
-        return "right" if score["iou"] >= 0.5 else ("partly" if score["iou"] > 0 else "wrong")
-    if score["kind"] == "open":
-        return "right" if score["exact_match"] else ("partly" if score["token_f1"] > 0 else "wrong")
-    findings = score["findings"]
-    if not findings["invented"] and not findings["missed"]:
+    value = worth(score)
+    if value is None:
+        return "unmarked"
+    if value >= (0.5 if score["kind"] == "box" else 1.0):
         return "right"
-    return "partly" if findings["hits"] else "wrong"
+    return "partly" if value > 0 else "wrong"
 
 
 def note(score: Row) -> str:
     """The score in words, where a tick does not say it all."""
+    rule = score["rule"]
     if score["unparsed"]:
-        return WHY_UNREAD[score["rule"]]
+        return WHY_UNREAD.get(rule, rule.replace("_", " "))
     if score["kind"] == "open":
-        return f"token F1 {score['token_f1']:.2f}"
+        said = f"{WHY_UNREAD['refused']}; " if rule == "refused" else ""
+        return f"{said}token F1 {score['token_f1']:.2f}"
     if score["kind"] == "box":
         away = "" if score["centre_mm"] is None else f", centres {score['centre_mm']:.1f} mm apart"
         return f"IoU {score['iou']:.2f}{away}"
-    if score["kind"] == "report":
+    if score["kind"] == "report" and "findings" in score:
         f = score["findings"]
-        counts = f"{f['hits']} right, {f['invented']} invented, {f['missed']} missed"
-        return f"findings: {counts}; ROUGE-L {score['rouge_l']:.2f}"
-    return f"read as “{score['value']}” by rule {score['rule']}"
+        return f"findings: {f['hits']} right, {f['invented']} invented, {f['missed']} missed"
+    if score["kind"] in ("closed", "choice"):
+        return f"read as “{score['value']}” by rule {rule}"
+    value = worth(score)
+    return "" if value is None else f"{value:.2f} of 1"
 
 
 def choose(scores: Sequence[Row], size: int, *, seed: int = 0, source_of: Mapping[str, str] | None = None) -> list[str]:
