@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from medvlm.model.visual import Kind
 
 YES_NO = ("yes", "no")
 DIMENSIONS: dict[str, str] = {"image": "2d", "volume": "3d", "video": "video"}
+SEPARATOR, NONE_OF_THEM = "; ", "none"
+"""Between labels, and what is written when no label or no entity is there."""
+ENTITIES = "entities"
+"""The topic of a span question that asks for all entities of one type: its answer lists them, one a line."""
 
 
 def ask(
@@ -37,16 +42,17 @@ def ask(
     """Make the Sample: train ends with the first answer; validation and test end with the question.
 
     A closed prompt gets its answers appended ("Answer yes or no."), a choice prompt its lettered options, so
-    that the form of the answer is never guessed by the model or by the scorer; so does a box prompt. The answer of a
-    choice is its letter, that of a box its text.
+    that the form of the answer is never guessed by the model or by the scorer; so do prompts for boxes, labels, spans
+    and JSON. The answer of a choice is its letter, that of a box its text; labels are all the labels that hold, or
+    "none"; entities (a span with the topic ENTITIES) are one text with one of them a line, or "none".
 
     Args:
         where: "path:row", named in complaints.
-        choices: closed: the answers; choice: the options in the order shown.
+        choices: closed: the answers; choice: the options in the order shown; labels: all that may hold.
         extent_mm: box: the field of view in millimetres along x, y(, z), where it is known.
 
     Raises:
-        BadSample: empty prompt or answer, an answer outside the choices, or one that is no box.
+        BadSample: empty prompt or answer, an answer outside the choices, or one that is no box or no JSON object.
     """
     if not prompt.strip():
         raise BadSample("the question is empty", where=where, mend="fill in the question or drop the row")
@@ -71,6 +77,15 @@ def ask(
         except ValueError as error:
             raise BadSample(str(error), where=where, mend="correct the box", sample_id=sample_id) from error
         prompt, allowed = f"{prompt.strip()} {request_for(answers[0], axes)}", tuple(answers)
+    elif kind == "labels":
+        _check_labels(choices, answers, where, sample_id)
+        prompt = f"{prompt.strip()} Possible answers: {SEPARATOR.join(choices)}. {_LABELS}"
+        allowed = (*choices, NONE_OF_THEM)
+    elif kind == "span":
+        prompt, allowed = f"{prompt.strip()}\n{_ALL if topic == ENTITIES else _SPAN}", tuple(answers)
+    elif kind == "json":
+        _check_object(answers, where, sample_id)
+        prompt, allowed = f"{prompt.strip()}\nAnswer with one JSON object and nothing else.", tuple(answers)
     else:
         allowed = tuple(answers)
     outside = [answer for answer in answers if answer not in allowed]
@@ -83,8 +98,10 @@ def ask(
         )
     user = Turn(role="user", content=(*visuals, prompt.strip()))
     trained = split == "train"
+    said = SEPARATOR.join(answers) if kind == "labels" else answers[0].strip()
     question = Question(
-        kind=kind, answers=tuple(answers), choices=tuple(choices) if kind in ("closed", "choice") else (), topic=topic,
+        kind=kind, answers=tuple(answers), topic=topic,
+        choices=tuple(choices) if kind in ("closed", "choice", "labels") else (),
         findings=tuple(findings), extent_mm=tuple(extent_mm),
     )  # fmt: skip
     return Sample(
@@ -94,7 +111,7 @@ def ask(
         source=source,
         licence=licence,
         split=split,
-        turns=(user, Turn(role="assistant", content=(answers[0].strip(),))) if trained else (user,),
+        turns=(user, Turn(role="assistant", content=(said,))) if trained else (user,),
         question=None if trained else question,
         metadata={
             "dimension": DIMENSIONS[visuals[0].kind] if visuals else "text",
@@ -102,6 +119,46 @@ def ask(
             **(metadata or {}),
         },
     )
+
+
+_LABELS = f"Name all that hold, separated by semicolons, or answer {NONE_OF_THEM}."
+_ALL = f"Write each of them on a line of its own, in the words of the text, or answer {NONE_OF_THEM}."
+_SPAN = "Answer with words of the text and nothing else."
+
+
+def _check_labels(choices: Sequence[str], answers: Sequence[str], where: str, sample_id: str) -> None:
+    plain = [choice.strip().lower() for choice in choices]
+    if len(set(plain)) < max(2, len(plain)) or NONE_OF_THEM in plain or any(SEPARATOR.strip() in c for c in plain):
+        raise BadSample(
+            "labels must be two or more, all different, none of them called 'none' or holding a semicolon",
+            where=where,
+            mend="correct the labels that may hold",
+            sample_id=sample_id,
+        )
+    if len(set(answers)) < len(answers) or (NONE_OF_THEM in answers and len(answers) > 1):
+        raise BadSample(
+            f"a label stands twice, or {NONE_OF_THEM!r} beside others",
+            where=where,
+            mend="list each label that holds once",
+            sample_id=sample_id,
+        )
+
+
+def _check_object(answers: Sequence[str], where: str, sample_id: str) -> None:
+    for answer in answers:
+        try:
+            value = json.loads(answer)
+        except json.JSONDecodeError as error:
+            raise BadSample(
+                f"the answer is no JSON: {error.msg}", where=where, mend="correct the answer", sample_id=sample_id
+            ) from error
+        if not isinstance(value, dict) or not value:
+            raise BadSample(
+                "the answer must be a JSON object with fields",
+                where=where,
+                mend="write an object",
+                sample_id=sample_id,
+            )
 
 
 def _spoken(choices: Sequence[str]) -> str:

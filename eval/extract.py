@@ -16,6 +16,7 @@ from medvlm.data_recipes.box_text import BoxForm
 from medvlm.data_recipes.sample import Question
 from medvlm.eval.answer_rules import DECORATION, LETTERS, closed_rules, plain_text
 from medvlm.eval.box_answer import read_answer
+from medvlm.eval.extract_structured import read_structured
 from medvlm.eval.rows import Row, write_rows
 
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
@@ -109,6 +110,9 @@ def extract(question: Question, text: str, prompt: str = "", box_form: BoxForm =
     if question.kind == "box":
         read = read_answer(question, answer, box_form)
         return Extraction(value=read.text, rule=read.reason or "box", n_candidates=read.count)
+    if question.kind in ("labels", "span", "json"):
+        value, rule, count = read_structured(question, answer)
+        return Extraction(value=value, rule=rule, n_candidates=count)
     texts = options(question, prompt)
     answer = " ".join(DECORATION.sub("", answer).split(" ")).strip()
     for rule, found in closed_rules(question, texts, answer, prompt):
