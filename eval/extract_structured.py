@@ -18,6 +18,7 @@ _NOTHING = frozenset(
 )
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+")
 _FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
+_BOXED_OBJECT = re.compile(r"\\boxed\{\s*(\{.*?\})\s*\}(?!\s*\})", re.DOTALL)
 _SAID = re.compile(r"^(?P<name>.+?)\s*[:=]\s*(?P<said>yes|no|present|absent|true|false|1|0)\s*[.,;]?$", re.IGNORECASE)
 _HOLDS = frozenset({"yes", "present", "true", "1"})
 _DENIAL = re.compile(r"\b(?:no|not|without|absent|absence|negative for|free of|denies|neither|nor|ruled out)\b")
@@ -75,7 +76,7 @@ def read_labels(choices: Sequence[str], answer: str) -> Read:
             return _joined(choices, found), rule, 1
     held, denied = _mentioned(names, answer)
     if held & denied:
-        return None, "conflict", len(held | denied)
+        return None, "conflict", len(held) + len(denied)
     return (_joined(choices, held), "mentions", 1) if held else (None, "unparsed", 0)
 
 
@@ -183,7 +184,8 @@ def read_object(answer: str) -> Read:
 
     Several different objects are a "conflict"; text without a valid object is "invalid_json".
     """
-    fenced = _FENCE.findall(answer)
+    boxed = _BOXED_OBJECT.findall(answer)
+    fenced = boxed or _FENCE.findall(answer)
     found = list(dict.fromkeys(_objects(fenced[-1] if fenced else answer)))
     if not found:
         return None, "invalid_json", 0
