@@ -38,6 +38,7 @@ def ask(
     findings: Sequence[dict[str, Any]] = (),
     extent_mm: Sequence[float] = (),
     metadata: dict[str, Any] | None = None,
+    ending: str = "",
 ) -> Sample:
     """Make the Sample: train ends with the first answer; validation and test end with the question.
 
@@ -50,6 +51,7 @@ def ask(
         where: "path:row", named in complaints.
         choices: closed: the answers; choice: the options in the order shown; labels: all that may hold.
         extent_mm: box: the field of view in millimetres along x, y(, z), where it is known.
+        ending: closed: asks for the answers in words of another language than English.
 
     Raises:
         BadSample: empty prompt or answer, an answer outside the choices, or one that is no box or no JSON object.
@@ -65,7 +67,7 @@ def ask(
         )
     letters = tuple(chr(ord("A") + place) for place in range(len(choices)))
     if kind == "closed":
-        prompt = f"{prompt.strip()} Answer {_spoken(choices)}."
+        prompt = f"{prompt.strip()} {ending or f'Answer {_spoken(choices)}.'}"
         allowed = tuple(choices)
     elif kind == "choice":
         options = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, choices, strict=True))

@@ -49,7 +49,8 @@ class Task:
         n: how many questions the published split has.
         n_source: where ``n`` is stated.
         example: writes a small made-up folder in the published layout: for the self-test, never a sample of the data.
-        ids_sha256: of the published split, see :func:`ids_sha256`; None where no complete copy was seen.
+        ids_sha256: of the published split, see :func:`ids_sha256`; None where no complete copy was seen. One for each
+            layout, where a copy of the dataset lacks the ids of its authors.
         cluster: what is drawn again for an interval: "patient" or "study".
         hub: dataset id of the Hugging Face hub that holds this layout, for ``medvlm eval fetch``; None: see ``url``.
         faults: what is known to be wrong or odd in the data, or done differently by others.
@@ -68,7 +69,7 @@ class Task:
     url: str
     citation: str
     access: Access = "open"
-    ids_sha256: str | None = None
+    ids_sha256: str | tuple[str, ...] | None = None
     cluster: Literal["patient", "study"] = "patient"
     hub: str | None = None
     published: tuple[Published, ...] = ()
@@ -145,7 +146,8 @@ def load(task: Task, root: Path, *, partial: bool = False) -> Loaded:
 def _difference(task: Task, usable: int, refused: int, ids: str) -> str:
     if usable != task.n:
         return f"{usable} questions can be asked and {refused} rows cannot, {task.n} were published ({task.n_source})"
-    if task.ids_sha256 is not None and ids != task.ids_sha256:
+    known = (task.ids_sha256,) if isinstance(task.ids_sha256, str) else task.ids_sha256
+    if known is not None and ids not in known:
         return f"as many questions as published ({task.n}), but not the same ones (SHA-256 of the ids {ids[:12]}...)"
     return ""
 
