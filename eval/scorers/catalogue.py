@@ -11,6 +11,7 @@ from medvlm.eval.scorers import (
     judge,
     learned,
     lexical,
+    official_closed,
     report_text,
     short_answer,
     structured,
@@ -19,6 +20,7 @@ from medvlm.eval.scorers import (
 SCORERS: tuple[Scorer, ...] = (
     *choice.SCORERS,
     *short_answer.SCORERS,
+    *official_closed.SCORERS,
     *structured.SCORERS,
     *grounding.SCORERS,
     *report_text.SCORERS,
