@@ -138,7 +138,7 @@ _FILLER = frozenset(
         "is", "are", "there", "a", "an", "any", "the", "this", "that", "of", "in", "on", "at", "to", "and",
         "or", "it", "image", "scan", "study", "picture", "x-ray", "xray", "radiograph", "ct", "volume", "video",
         "visible", "seen", "present", "evidence", "sign", "signs", "show", "shown", "shows", "does", "do",
-        "you", "see", "can", "has", "have", "patient", "answer", "yes", "no",
+        "you", "see", "can", "be", "has", "have", "patient", "answer", "yes", "no",
     }
 )  # fmt: skip
 
@@ -147,7 +147,7 @@ def _restatement(texts: Sequence[str], answer: str, prompt: str) -> set[int]:
     """ "There is no pneumothorax." to "Is there a pneumothorax?"; only when the answer names nothing else."""
     question = prompt.strip().lower()
     statement = plain_text(answer)
-    if not re.match(r"(?:is|are) there\b|do(?:es)? .*\b(?:show|see|have)\b|can you see\b", question):
+    if not re.match(r"(?:is|are) there\b|do(?:es)? .*\b(?:show|see|have)\b|can you see\b|can .*\bbe seen\b", question):
         return set()
     if re.search(r"[.;\n]", statement):
         return set()

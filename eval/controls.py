@@ -1,6 +1,8 @@
-"""What a model is shown besides the question: the image, no image, or another patient's image.
+"""What a model is shown besides the question: the image, no image, or another patient's; and the same asked otherwise.
 
 A model that answers as well without the image, or with somebody else's, has learnt the questions and not the pictures.
+One that answers otherwise when its choices stand in another order, the question in other words, or the picture in a
+little noise, has not understood them; see rewording.py and noise.py.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from typing import Literal, get_args
 
 from medvlm.data_recipes.sample import Sample, Turn, VisualRef, visuals_of
 
-Condition = Literal["image", "no_image", "swapped"]
+Condition = Literal["image", "no_image", "swapped", "choices_shuffled", "paraphrase", "noise"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+BLIND: tuple[Condition, ...] = ("no_image", "swapped")
+"""Under these a model cannot know the answer; under the others it should give the same one."""
 
 Visuals = tuple[VisualRef, ...]
 

@@ -21,7 +21,7 @@ from medvlm.eval.rows import Row, write_rows
 
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
-_OPTION_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.MULTILINE)
+OPTION_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.MULTILINE)
 _REFUSAL = re.compile(
     r"(?:\b(?:can ?not|can't|could not|couldn't|unable to|not able to|impossible to|not possible to)\s+(?:\w+\s+){0,3}?"
     r"(?:determine|tell|answer|assess|see|view|say|identify|evaluate|interpret|provide|diagnose|comment|know)\b"
@@ -58,9 +58,9 @@ def options(question: Question, prompt: str = "") -> tuple[str, ...]:
     shown = [choice.strip() for choice in question.choices]
     letters = list(LETTERS[: len(shown)])
     if shown == letters:
-        lines = dict(_OPTION_LINE.findall(prompt))
+        lines = dict(OPTION_LINE.findall(prompt))
         return tuple(plain_text(lines.get(letter, letter)) for letter in letters)
-    matched = [_OPTION_LINE.fullmatch(choice) for choice in shown]
+    matched = [OPTION_LINE.fullmatch(choice) for choice in shown]
     if all(m is not None and m[1] == letter for m, letter in zip(matched, letters, strict=True)):
         return tuple(plain_text(m[2]) for m in matched if m is not None)
     return tuple(plain_text(choice) for choice in shown)

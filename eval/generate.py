@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import VisualRef, visuals_of
 from medvlm.eval.models import Answerer, LoadedModel, Request, Response
+from medvlm.eval.noise import noisy
 from medvlm.eval.plan import Ask
 from medvlm.eval.rows import Row, append_rows, drop_torn_line
 from medvlm.eval.run_folder import RESPONSES, responses_of
@@ -129,12 +130,13 @@ def _read_ahead(pool: ThreadPoolExecutor, asks: Sequence[Ask], size: int, read: 
 
 
 def _request(ask: Ask, visuals: dict[str, Future[Visual]]) -> Request:
+    shown = tuple(visuals[_name(ref, ask.item.root)].result() for ref in visuals_of(ask.turns))
     return Request(
         request_id=ask.request_id,
         sample_id=ask.item.sample.sample_id,
         turns=ask.turns,
         question=ask.question,
-        visuals=tuple(visuals[_name(ref, ask.item.root)].result() for ref in visuals_of(ask.turns)),
+        visuals=tuple(noisy(visual, ask.request_id) for visual in shown) if ask.condition == "noise" else shown,
         max_new_tokens=ask.max_new_tokens,
     )
 

@@ -14,6 +14,7 @@ from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, read_j
 from medvlm.eval.controls import Condition, Visuals, swap_partners, with_visuals, without_visuals
 from medvlm.eval.extract import choice_index
 from medvlm.eval.prompts import ROOM_TO_THINK, Style, in_style
+from medvlm.eval.rewording import Asked, paraphrase, rotations
 
 DIMENSIONS = ("2d", "3d", "video")
 _DIMENSION_OF_KIND = {"image": "2d", "volume": "3d", "video": "video"}
@@ -170,6 +171,7 @@ def make_plan(
     *,
     conditions: Sequence[Condition],
     limit: int | None = None,
+    control_limit: int | None = None,
     control_report_limit: int | None = None,
     max_new_tokens: int | Mapping[str, int] = MAX_NEW_TOKENS,
     style: Style = "plain",
@@ -179,60 +181,75 @@ def make_plan(
 
     Args:
         items: all that may be asked; partners for swapping are drawn from all of them, ``limit`` or not.
-        conditions: among image, no_image, swapped.
+        conditions: among controls.CONDITIONS.
         limit: samples per manifest.
+        control_limit: samples per manifest asked under each condition but "image", spread by a seeded hash; None: all.
         control_report_limit: report questions asked under each control condition (they are long to write); None: all.
         max_new_tokens: one number, or one by kind of question.
         style: how the answer is asked for, see prompts.py.
-        seed: of ``limit`` and of the swaps.
+        seed: of the limits and of the swaps.
     """
     partners: dict[str, Visuals] = {}
-    for root in dict.fromkeys(item.root for item in items):
-        partners |= swap_partners((item.sample for item in items if item.root == root), seed=seed)
+    if "swapped" in conditions:
+        for root in dict.fromkeys(item.root for item in items):
+            partners |= swap_partners((item.sample for item in items if item.root == root), seed=seed)
+    taken = take(items, limit, seed=seed)
+    controlled = taken if control_limit is None else take(taken, control_limit, seed=seed)
     asks: list[Ask] = []
     not_asked: dict[str, dict[str, int]] = {}
     for condition in conditions:
         reasons: Counter[str] = Counter()
         reports = 0
-        for item in take(items, limit, seed=seed):
+        if condition != "image" and len(controlled) < len(taken):
+            reasons["beyond the limit of controls"] = len(taken) - len(controlled)
+        for item in taken if condition == "image" else controlled:
             if condition != "image" and item.question.kind == "report":
                 reports += 1
                 if control_report_limit is not None and reports > control_report_limit:
                     reasons["beyond the limit of reports under controls"] += 1
                     continue
-            turns = _turns_under(condition, item, partners)
-            if isinstance(turns, str):
-                reasons[turns] += 1
+            asked = _asked_under(condition, item, partners)
+            if isinstance(asked, str):
+                reasons[asked] += 1
                 continue
-            turns = in_style(turns, style)
-            room = (
-                max_new_tokens
-                if isinstance(max_new_tokens, int)
-                else max_new_tokens[item.question.kind] + ROOM_TO_THINK[style]
-            )
-            name = request_name(item.sample.sample_id, condition, turns, room)
-            asks.append(
-                Ask(
-                    request_id=name,
-                    item=item,
-                    condition=condition,
-                    turns=turns,
-                    question=item.question,
-                    max_new_tokens=room,
+            room = _room(max_new_tokens, item.question.kind, style)
+            for turns, question in asked:
+                styled = in_style(turns, style)
+                asks.append(
+                    Ask(
+                        request_id=request_name(item.sample.sample_id, condition, styled, room),
+                        item=item,
+                        condition=condition,
+                        turns=styled,
+                        question=question,
+                        max_new_tokens=room,
+                    )
                 )
-            )  # fmt: skip
         not_asked[condition] = dict(sorted(reasons.items()))
     return Plan(asks=tuple(asks), not_asked=not_asked)
 
 
-def _turns_under(condition: Condition, item: Item, partners: Mapping[str, Visuals]) -> tuple[Turn, ...] | str:
-    """The conversation under ``condition``, or why it is not asked."""
-    turns = item.sample.turns
-    if condition == "image":
-        return turns
+def _room(max_new_tokens: int | Mapping[str, int], kind: str, style: Style) -> int:
+    return max_new_tokens if isinstance(max_new_tokens, int) else max_new_tokens[kind] + ROOM_TO_THINK[style]
+
+
+def _asked_under(condition: Condition, item: Item, partners: Mapping[str, Visuals]) -> Sequence[Asked] | str:
+    """The conversations under ``condition`` with their questions, or why it is not asked."""
+    turns, question = item.sample.turns, item.question
+    match condition:
+        case "image":
+            return [(turns, question)]
+        case "choices_shuffled":
+            return rotations(turns, question)
+        case "paraphrase":
+            return [paraphrase(turns, question)]
     if not item.sample.visuals():
         return "shows no visual, so a control would repeat the question"
     if condition == "no_image":
-        return without_visuals(turns)
+        return [(without_visuals(turns), question)]
+    if condition == "noise":
+        return [(turns, question)]
     partner = partners.get(item.sample.sample_id)
-    return with_visuals(turns, partner) if partner else "no other patient shows visuals of the same kind and modality"
+    if partner is None:
+        return "no other patient shows visuals of the same kind and modality"
+    return [(with_visuals(turns, partner), question)]

@@ -21,6 +21,7 @@ from medvlm.eval.choose_model import NAMES, choose_model
 from medvlm.eval.controls import CONDITIONS, Condition
 from medvlm.eval.found import Found
 from medvlm.eval.generate import Reader, generate
+from medvlm.eval.media_hashes import name_by_content
 from medvlm.eval.models import Answerer
 from medvlm.eval.plan import MAX_NEW_TOKENS, Item, Plan, make_plan, read_items
 from medvlm.eval.prompts import STYLES, Style
@@ -38,6 +39,7 @@ class Settings:
     Attributes:
         conditions: among controls.CONDITIONS.
         limit: samples per manifest or task, spread by a seeded hash; None: all.
+        control_limit: samples per manifest or task asked under each control condition; None: all.
         control_report_limit: reports asked under each control condition; None: all.
         max_new_tokens: one number, or one by kind of question; None: plan.MAX_NEW_TOKENS.
         style: how the answer is asked for, see prompts.py.
@@ -47,6 +49,7 @@ class Settings:
 
     conditions: tuple[Condition, ...] = CONDITIONS
     limit: int | None = None
+    control_limit: int | None = 200
     control_report_limit: int | None = None
     max_new_tokens: int | Mapping[str, int] | None = None
     style: Style = "plain"
@@ -58,6 +61,7 @@ class Settings:
             items,
             conditions=self.conditions,
             limit=self.limit,
+            control_limit=self.control_limit,
             control_report_limit=self.control_report_limit,
             max_new_tokens=MAX_NEW_TOKENS if self.max_new_tokens is None else self.max_new_tokens,
             style=self.style,
@@ -153,7 +157,7 @@ def _evaluate(
     **report: Any,
 ) -> dict[str, Any]:
     _check_box_form(items, settings.box_form)
-    plan = settings.plan(items)
+    plan = name_by_content(settings.plan(items), show_progress=show_progress)
     claim(out, run_row(answerer.name, items, settings, plan, about))
     write_plan(out, plan)
     generated = generate(answerer, plan.asks, out, chunk_size=chunk_size, read=read, show_progress=show_progress)
@@ -241,6 +245,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="run folder; of tasks: holds one run folder each")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
     parser.add_argument("--limit", type=int, help="samples per manifest or task")
+    parser.add_argument(
+        "--control-limit", type=int, default=200, help="samples per manifest or task under each control condition"
+    )
     parser.add_argument("--control-report-limit", type=int, help="reports asked under each control condition")
     parser.add_argument("--max-new-tokens", type=int, help="room for every answer; by kind of question by default")
     parser.add_argument("--style", choices=STYLES, default="plain", help="how the answer is asked for")
@@ -274,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(
         conditions=tuple(args.conditions),
         limit=args.limit,
+        control_limit=args.control_limit,
         control_report_limit=args.control_report_limit,
         max_new_tokens=args.max_new_tokens,
         style=args.style,

@@ -130,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         [Path(curriculum.data.root) / name for name in curriculum.evaluation.manifests],
         output / "evaluation",
         Settings(
+            conditions=("image", "no_image", "swapped"),
             limit=curriculum.evaluation.samples_per_manifest,
             control_report_limit=curriculum.evaluation.control_reports,
             max_new_tokens=curriculum.evaluation.max_new_tokens,

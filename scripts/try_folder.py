@@ -207,7 +207,11 @@ def ask(curriculum: Curriculum, trial: Trial, checkpoint: Path, found: Found, ou
         CheckpointModel(checkpoint, batch_size=settings.batch_size),
         [Path(curriculum.data.root) / name for name in trial.asked],
         out / "evaluation",
-        Settings(control_report_limit=settings.control_reports, max_new_tokens=settings.max_new_tokens),
+        Settings(
+            conditions=("image", "no_image", "swapped"),
+            control_report_limit=settings.control_reports,
+            max_new_tokens=settings.max_new_tokens,
+        ),
         chunk_size=2 * settings.batch_size,
         train_metrics=[stage_folder(curriculum, stage.name) / "metrics.jsonl" for stage in curriculum.stages],
         found=found,
