@@ -28,8 +28,10 @@ def plain_text(text: str) -> str:
 def closed_rules(question: Question, texts: Sequence[str], answer: str, prompt: str) -> list[tuple[str, set[int]]]:
     """(rule name, places of the choices it found) in the order of trust; the first that finds any decides."""
     marked = [m.strip() for m in _MARKER.findall(answer)]
-    rules: list[tuple[str, set[int]]] = [("exact", _exact(texts, answer))]
     lettered = question.kind == "choice"
+    # "B" is the letter of the second choice, also where another choice reads "B" (names of parts of a figure).
+    spelt = ["\0" if lettered and text.upper() in tuple(LETTERS[: len(texts)]) else text for text in texts]
+    rules: list[tuple[str, set[int]]] = [("exact", _exact(spelt, answer))]
     # A choice that is a bare letter is read by the letter rules: "a" as a word would be found in any sentence.
     names = ["\0" if lettered and len(text) == 1 else text for text in texts]
     if lettered:
@@ -37,7 +39,7 @@ def closed_rules(question: Question, texts: Sequence[str], answer: str, prompt: 
     if marked:
         found: set[int] = set()
         for text in marked:
-            found |= _exact(texts, text) or (_letters(len(texts), text) if lettered else set())
+            found |= _exact(spelt, text) or (_letters(len(texts), text) if lettered else set())
             # "Answer: no effusion" says nothing of a heart: a bare yes or no must stand alone here too.
             read = _yes_no if {"yes", "no"} <= set(texts) else _mentions
             found |= set() if found else read(names, text)

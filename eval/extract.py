@@ -67,13 +67,16 @@ def options(question: Question, prompt: str = "") -> tuple[str, ...]:
 
 
 def choice_index(question: Question, answer: str, prompt: str = "") -> int | None:
-    """Which choice a reference answer is: by its text, as listed or without its letter, or by its letter."""
+    """Which choice a reference answer is: of lettered choices by its letter, else by its text, with or without letter.
+
+    The letter comes first: choices may read "D", "E", "C", "B", "A" (parts of a figure), where "B" is the second.
+    """
     plain = plain_text(answer)
+    if question.kind == "choice" and plain.upper() in tuple(LETTERS[: len(question.choices)]):
+        return LETTERS.index(plain.upper())
     for texts in (tuple(plain_text(c) for c in question.choices), options(question, prompt)):
         if plain in texts:
             return texts.index(plain)
-    if question.kind == "choice" and len(plain) == 1 and plain.upper() in LETTERS[: len(question.choices)]:
-        return LETTERS.index(plain.upper())
     return None
 
 
