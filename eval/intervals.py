@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 2000
+from medvlm.eval.bca import bca_bounds
+from medvlm.eval.resampling import RESAMPLES, cluster_sums, resampled
+
+FEW_CLUSTERS = 10
+"""Below so many clusters no interval is to be trusted; the method says so."""
+
+RARE = 5
+"""Where fewer clusters hold the rarer answer (right or wrong), the bootstrap of a share is widened, see proportion."""
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """(B, K) sums of counts -> (B,) values, NaN where a value is not defined."""
@@ -20,9 +27,20 @@ class Estimate:
 
     Attributes:
         value: None when there is nothing to compute it from.
-        low, high: None when one patient only, or nothing, was seen.
-        method: patient_bootstrap, wilson, wilson_on_patients (every answer was right, or every one wrong, where
-            resampling would give an interval of width 0) or none.
+        low, high: None when one cluster only, or nothing, was seen, or nothing varies.
+        method: how the interval was made:
+
+            - cluster_bootstrap: BCa over clusters.
+            - cluster_bootstrap_rare: of a share, widened to hold Wilson's interval with n = clusters, because the rarer
+              answer occurs in fewer than RARE clusters.
+            - wilson: of a share, every cluster was asked once.
+            - wilson_on_clusters: with n = clusters, because every answer was right or every one wrong, where a
+              bootstrap would give an interval of width 0.
+            - no_variation: every resample gives the same value; there is no interval.
+            - none: nothing to compute, or one cluster only.
+
+            "few_clusters_" stands before a bootstrap over fewer than FEW_CLUSTERS clusters: such an interval is not to
+            be trusted.
     """
 
     value: float | None
@@ -31,7 +49,10 @@ class Estimate:
     method: str
 
 
-def wilson(successes: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+NOTHING = Estimate(value=None, low=None, high=None, method="none")
+
+
+def wilson(successes: float, n: float, z: float = 1.959963984540054) -> tuple[float, float]:
     """The score interval of a proportion of independent trials (Wilson 1927)."""
     if n <= 0:
         raise ValueError(f"a proportion needs at least one trial, got n={n}")
@@ -56,58 +77,74 @@ def micro_f1(sums: np.ndarray) -> np.ndarray:
 
 def clustered(
     counts: np.ndarray,
-    patients: Sequence[str],
+    clusters: Sequence[str] | np.ndarray,
     statistic: Statistic = ratio,
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    share: bool = False,
 ) -> Estimate:
-    """The statistic of all rows, with the percentile interval of a bootstrap over patients.
+    """The statistic of all rows, with the BCa interval of a bootstrap over clusters.
 
-    Whole patients are drawn with replacement, so that ten questions about one scan count as one draw (Field and Welsh
-    2007, cluster bootstrap). Counts are first summed per patient; a resample is then a multinomial weight per patient.
+    Whole clusters are drawn with replacement, so that ten questions about one scan count as one draw (Field and Welsh
+    2007, cluster bootstrap; how they are drawn: resampling.py). The interval is bias-corrected and accelerated (Efron
+    1987): in simulations of shares near 0 or 1 the plain percentile interval covers 85 % where this one covers 91 %
+    (docs/statistics.md).
 
     Args:
         counts: (N, K) summable counts of N rows.
-        patients: N names.
+        clusters: N names, or numbers.
         statistic: of the K sums.
+        share: the statistic lies between 0 and 1.
     """
     if len(counts) == 0:
-        return Estimate(value=None, low=None, high=None, method="none")
-    names, index = np.unique(np.asarray(patients), return_inverse=True)
-    sums = np.zeros((len(names), counts.shape[1]))
-    np.add.at(sums, index, counts)
-    value = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+        return NOTHING
+    sums = cluster_sums(counts, np.asarray(clusters))
+    value = float(statistic(np.asarray(counts, dtype=np.float64).sum(axis=0)[None])[0])
     if not math.isfinite(value):
-        return Estimate(value=None, low=None, high=None, method="none")
-    if len(names) == 1:
+        return NOTHING
+    if len(sums) == 1:
         return Estimate(value=value, low=None, high=None, method="none")
-    values = np.concatenate([statistic(drawn @ sums) for drawn in _draws(len(names), resamples, seed)])
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return Estimate(value=value, low=None, high=None, method="none")
-    low, high = (float(v) for v in np.percentile(values, [2.5, 97.5]))
-    return Estimate(value=value, low=low, high=high, method="patient_bootstrap")
+    bounds = _bounds(sums, statistic, seed, resamples)
+    if bounds is not None:
+        return _estimate(value, bounds, "cluster_bootstrap", len(sums))
+    if share and value in (0.0, 1.0):
+        return _estimate(value, wilson(value * len(sums), len(sums)), "wilson_on_clusters", len(sums))
+    return Estimate(value=value, low=None, high=None, method="no_variation")
 
 
-def _draws(n_patients: int, resamples: int, seed: int, at_once: int = 250) -> Iterator[np.ndarray]:
-    """How often each patient is drawn, (up to ``at_once``, P) at a time so that many patients fit into memory."""
-    generator = np.random.default_rng(seed)
-    equal = np.full(n_patients, 1 / n_patients)
-    for first in range(0, resamples, at_once):
-        yield generator.multinomial(n_patients, equal, size=min(at_once, resamples - first))
+def _estimate(value: float, bounds: tuple[float, float], method: str, n_clusters: int) -> Estimate:
+    few = "few_clusters_" if n_clusters < FEW_CLUSTERS and not method.startswith("wilson") else ""
+    return Estimate(value=value, low=bounds[0], high=bounds[1], method=few + method)
 
 
-def proportion(correct: Sequence[bool | float], patients: Sequence[str], *, seed: int = 0) -> Estimate:
-    """A share of right answers: Wilson's interval when every patient was asked once, else over patients."""
+def _bounds(sums: np.ndarray, statistic: Statistic, seed: int, resamples: int) -> tuple[float, float] | None:
+    """The BCa bounds, or None when the resamples do not vary."""
+    values = statistic(resampled(sums, seed=seed, resamples=resamples))
+    total = sums.sum(axis=0, keepdims=True)
+    low, high = bca_bounds(values[:, None], statistic(total), statistic(total - sums)[:, None])
+    return (float(low[0]), float(high[0])) if np.isfinite(low[0]) else None
+
+
+def proportion(correct: Sequence[bool | float], clusters: Sequence[str] | np.ndarray, *, seed: int = 0) -> Estimate:
+    """A share of right answers: Wilson's interval when every cluster was asked once, else over clusters.
+
+    Where the rarer answer occurs in fewer than RARE clusters, resamples say little about how rare it is; the interval
+    is then widened to hold Wilson's with n = clusters, the widest that perfectly dependent answers could need.
+    """
     hits = np.asarray(correct, dtype=float)
     if len(hits) == 0:
-        return Estimate(value=None, low=None, high=None, method="none")
-    value, n_patients = float(hits.mean()), len(set(patients))
-    if n_patients == len(hits):
-        low, high = wilson(float(hits.sum()), len(hits))
-        return Estimate(value=value, low=low, high=high, method="wilson")
-    if value in (0.0, 1.0):
-        low, high = wilson(value * n_patients, n_patients)
-        return Estimate(value=value, low=low, high=high, method="wilson_on_patients")
-    return clustered(np.stack([hits, np.ones_like(hits)], axis=1), patients, ratio, seed=seed)
+        return NOTHING
+    names = np.asarray(clusters)
+    value, n_clusters = float(hits.mean()), len(np.unique(names))
+    if n_clusters == len(hits):
+        return _estimate(value, wilson(float(hits.sum()), len(hits)), "wilson", n_clusters)
+    counts = np.stack([hits, np.ones_like(hits)], axis=1)
+    found = clustered(counts, names, ratio, seed=seed, share=True)
+    if found.low is None or found.high is None or not found.method.endswith("cluster_bootstrap"):
+        return found
+    right, wrong = names[hits > 0], names[hits < 1]
+    if min(len(np.unique(right)), len(np.unique(wrong))) >= RARE:
+        return found
+    low, high = wilson(value * n_clusters, n_clusters)
+    return _estimate(value, (min(low, found.low), max(high, found.high)), "cluster_bootstrap_rare", n_clusters)

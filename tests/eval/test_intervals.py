@@ -31,7 +31,7 @@ def test_clustering_widens_the_interval():
     hits = ([True] * 10 + [False] * 10) * 10
     alone = proportion(hits, [str(i) for i in range(200)])
     together = proportion(hits, [str(i // 10) for i in range(200)])
-    assert alone.method == "wilson" and together.method == "patient_bootstrap"
+    assert alone.method == "wilson" and together.method == "cluster_bootstrap"
     assert together.high - together.low > 2 * (alone.high - alone.low)
 
 
@@ -40,7 +40,7 @@ def test_degenerate_cases_say_so():
     one = proportion([1, 0], ["p", "p"])
     assert one.value == 0.5 and one.low is None
     perfect = proportion([True] * 20, [str(i // 2) for i in range(20)])
-    assert perfect.method == "wilson_on_patients" and perfect.low == pytest.approx(wilson(10, 10)[0])
+    assert perfect.method == "wilson_on_clusters" and perfect.low == pytest.approx(wilson(10, 10)[0])
     nothing = clustered(np.zeros((4, 3)), list("abcd"), micro_f1)
     assert nothing.value is None and nothing.method == "none"
 
