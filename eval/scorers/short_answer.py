@@ -14,8 +14,12 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single blanks."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Lower case, no punctuation, no articles, single blanks; a text that is only an article or a sign stays as it is.
+
+    The evaluation script of SQuAD makes nothing of "A", so that who answers the label of a part of a figure is wrong.
+    """
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", bare).split()) or " ".join(bare.split()) or " ".join(text.split())
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
@@ -54,12 +58,19 @@ SCORERS = (
         name="short_answer",
         tier="A",
         kinds=("open",),
-        implementation="medvlm, after the evaluation script of SQuAD 1.1: lower case, no punctuation, no articles; tokens as multisets",
+        implementation="medvlm, after the evaluation script of SQuAD 1.1: lower case, no punctuation, no articles; "
+        "tokens as multisets",
         score=_score,
         metrics=(
-            Metric(name="open_exact_match", title="Open answers: exact match", kinds=("open",), counts=mean_of("exact_match"), share=True),
+            Metric(
+                name="open_exact_match", title="Open answers: exact match", kinds=("open",),
+                counts=mean_of("exact_match"), share=True,
+            ),
             Metric(name="open_token_f1", title="Open answers: token F1", kinds=("open",), counts=mean_of("token_f1")),
-            Metric(name="mean_words", title="Words per answer", kinds=("open", "report"), counts=mean_of("words"), unit="words", better="neither"),
+            Metric(
+                name="mean_words", title="Words per answer", kinds=("open", "report"), counts=mean_of("words"),
+                unit="words", better="neither",
+            ),
         ),
     ),
 )  # fmt: skip
