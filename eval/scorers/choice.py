@@ -98,6 +98,18 @@ def _right(row: Row) -> list[float]:
     return [float(row["correct"]), 1.0]
 
 
+def _in_every_order(rows: Sequence[Row]) -> list[list[float] | None]:
+    """Shares of a sample's one point: 1 when it was right under every rotation of its choices, 0 otherwise."""
+    of_sample: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        if row["condition"] == "choices_shuffled":
+            of_sample[row["sample_id"]].append(row["correct"])
+    return [
+        [all(right) / len(right), 1 / len(right)] if (right := of_sample.get(row["sample_id"])) else None
+        for row in rows
+    ]
+
+
 SCORERS = (
     Scorer(
         name="choice",
@@ -127,6 +139,12 @@ SCORERS = (
                 kinds=("choice",),
                 counts=each(_right),
                 share=True,
+            ),
+            Metric(
+                name="choice_accuracy_in_every_order",
+                title="Multiple choice: right in every other order of the choices",
+                kinds=("choice",),
+                counts=_in_every_order,
             ),
             Metric(
                 name="choice_majority_accuracy",
