@@ -7,6 +7,7 @@ from medvlm.data_recipes.recipes import (
     covid_blues,
     covid_chestxray,
     ct_rate,
+    kvasir_vqa,
     m3d_refseg,
     medicat,
     medmnist,
@@ -15,6 +16,8 @@ from medvlm.data_recipes.recipes import (
     medquad,
     mimic_cxr,
     open_i,
+    path_vqa,
+    pmc_vqa,
     pubmedqa,
     slake,
     three_d_rad,
@@ -45,5 +48,8 @@ RECIPES: tuple[Recipe, ...] = tuple(
         medqa,
         mimic_cxr,
         chexpert_plus,
+        path_vqa,
+        pmc_vqa,
+        kvasir_vqa,
     )
 )

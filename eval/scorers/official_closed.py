@@ -1,9 +1,9 @@
 """Accuracy over the questions that the authors of a benchmark call closed, whatever the form of their answers.
 
 VQA-RAD and SLAKE flag closed questions, and most published "closed accuracies" are over that flag: 272 of 451 in
-VQA-RAD, of which 251 are answered by yes or no. The others are asked as what they are: as a choice among the alternatives that
-the question names, or openly where it names none. Here they count together again: a closed or choice question by the
-extracted choice, an open one by exact match.
+VQA-RAD, of which 251 are answered by yes or no. The others are asked as what they are: as a choice among the
+alternatives that the question names, or openly where it names none. Here they count together again: a closed or choice
+question by the extracted choice, an open one by exact match.
 """
 
 from __future__ import annotations

@@ -233,7 +233,10 @@ def test_slake_keeps_its_three_splits_and_both_languages(tmp_path: Path) -> None
     assert [(s.split, answer(s), s.metadata["language"]) for s in samples] == [
         ("train", "yes", "en"), ("validation", "有", "zh"), ("test", "no", "en"),
     ]  # fmt: skip
-    assert [s.question.kind for s in samples if s.question] == ["open", "closed"]
+    assert [(s.question.kind, s.question.choices) for s in samples if s.question] == [
+        ("closed", ("有", "没有")), ("closed", ("yes", "no")),
+    ]  # fmt: skip
+    assert samples[1].turns[-1].text == "有心脏吗? 请回答有或没有。"
     assert samples[0].metadata["modality"] == "MR"
     assert "xmlab2/source.jpg is missing" in refused[0].reason and "unpack imgs.zip" in refused[0].mend
     assert refused[1].where.endswith("test.json:2") and "'answer' is empty" in refused[1].reason
