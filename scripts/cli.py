@@ -16,6 +16,7 @@
     medvlm eval list                               the benchmarks, and what to know of each; eval fetch: open ones from the hub
     medvlm eval run --model M --task vqa-rad --out runs/eval   ask, read, mark, report; --data for your own questions
     medvlm eval rescore RUN                        all stages but the asking; also extract, score, aggregate, report
+    medvlm eval audit RUN                          a sheet for a person to mark: how often are answers misread?
     medvlm eval contamination RUN --train M.jsonl  was the test in the training? the score with and without the copies
     medvlm eval selftest                           is the ruler straight? every task, with answers of known score
     medvlm eval pairs --model CHECKPOINT --data data/test_pairs.jsonl
@@ -56,6 +57,7 @@ COMMANDS = {
     ("eval", "aggregate"): "medvlm.eval.stages:aggregate_main",
     ("eval", "report"): "medvlm.eval.stages:report_main",
     ("eval", "rescore"): "medvlm.eval.stages:rescore_main",
+    ("eval", "audit"): "medvlm.eval.audit",
     ("eval", "contamination"): "medvlm.eval.contamination",
     ("eval", "selftest"): "medvlm.eval.selftest",
     ("eval", "pairs"): "medvlm.eval.pairs",
