@@ -11,16 +11,16 @@ from medvlm.eval.scorers import (
     judge,
     learned,
     lexical,
-    official_closed,
     report_text,
     short_answer,
     structured,
+    together,
 )
 
 SCORERS: tuple[Scorer, ...] = (
     *choice.SCORERS,
     *short_answer.SCORERS,
-    *official_closed.SCORERS,
+    *together.SCORERS,
     *structured.SCORERS,
     *grounding.SCORERS,
     *report_text.SCORERS,
