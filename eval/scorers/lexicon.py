@@ -1,53 +1,19 @@
-"""The words in which radiologists name findings and sides: data of the rule labeller in labeller.py."""
+"""What the rule labeller tells apart: kinds of findings, and sides."""
 
 from __future__ import annotations
 
 import re
 
-_HEART = r"(?:heart(?: size)?|cardiac silhouette|cardiac size|cardiac shadow|heart shadow|cardiomediastinal silhouette)"
-_MOTION = r"(?:(?:wall|ventricular|cardiac|heart|myocardial|systolic|left|right)[ -])*(?:motion|contractility)"
-_REDUCED = r"(?:reduced|decreased|impaired|diminished|poor)"
+from medvlm.eval.scorers.finding_terms import BESIDE, DENIALS, DOUBTFUL, IGNORED, NAMES, Term
 
-PRESENT: tuple[tuple[str, str], ...] = (
-    ("cardiomegaly", rf"cardiomegaly|cardiac enlargement|{_HEART}(?: [\w-]+){{0,5}} enlarged"),
-    ("cardiomegaly", rf"{_HEART}(?: (?:is|appears|remains|not|no longer|[a-z]+ly)){{1,3}} (?:increased|large)"),
-    ("cardiomegaly", rf"(?:enlarged|large) {_HEART}|enlargement of the {_HEART}"),
-    ("reduced motion", rf"{_REDUCED} {_MOTION}|{_MOTION}(?: (?:is|are|was|appears|not|[a-z]+ly)){{1,3}} {_REDUCED}"),
-    ("reduced motion", r"(?:hypo|a)kine(?:sis|sia|tic)"),
-    ("ground-glass opacity", r"ground[- ]glass(?: (?:opacit\w+|opacification|attenuation|densit\w+|changes?))?|ggos?"),
-    ("nodule", r"nodules?|nodular (?:densit\w+|opacit\w+|lesions?)"),
-    ("consolidation", r"consolidations?|consolidative (?:opacit\w+|changes?)|airspace (?:disease|consolidations?)"),
-    ("mass", r"mass(?:es)?(?! effect)"),
-    ("pericardial effusion", r"pericardial (?:effusions?|fluid)|ha?emopericardium"),
-    ("pleural effusion", r"pleural (?:effusions?|fluid)|hydrothora(?:x|ces)|effusions?"),
-    ("pneumothorax", r"pneumothora(?:x|ces)|hydropneumothorax|ptx"),
-    ("atelectasis", r"atelecta\w+"),
-    ("edema", r"o?edema"),
-    ("opacity", r"opacit(?:y|ies)|opacification|infiltrates?"),
-    ("fracture", r"fractures?|fractured"),
+TERMS: tuple[Term, ...] = (*IGNORED, *DOUBTFUL, *NAMES, *DENIALS)
+"""In the order in which they claim words."""
+
+KINDS: tuple[str, ...] = tuple(dict.fromkeys(term.kind for term in (*NAMES, *BESIDE) if term.kind is not None))
+
+WITHOUT_SIDE = frozenset(
+    {"cardiomegaly", "pericardial effusion", "reduced motion", "edema", "widened mediastinum", "vascular congestion"}
 )
-"""(kind, pattern) that asserts a finding unless negated; earlier patterns take their words from later ones."""
-
-ABSENT: tuple[tuple[str, str], ...] = (
-    ("cardiomegaly", rf"normal(?:[ -]sized)? {_HEART}"),
-    ("cardiomegaly", rf"{_HEART}(?:(?!lung)[^.;]){{0,60}}?\b(?:normal|unremarkable)(?! variant)"),
-    ("reduced motion", rf"(?:normal|preserved) {_MOTION}"),
-    ("reduced motion", rf"{_MOTION}(?: (?:is|are|was|appears|within|[a-z]+ly)){{1,3}} (?:normal|preserved)"),
-)
-"""(kind, pattern) that says in positive words that a finding is not there."""
-
-DOUBTFUL: tuple[tuple[str, str], ...] = (
-    (
-        "cardiomegaly",
-        rf"{_HEART}(?: [\w-]+){{0,5}} (?:borderline|upper limits? of normal|top normal)(?: [\w-]*enlarged)?",
-    ),
-    ("cardiomegaly", rf"borderline (?:cardiomegaly|(?:enlarged )?{_HEART}|enlargement of the {_HEART})"),
-)
-"""(kind, pattern) that leaves a finding open; tried first."""
-
-KINDS: tuple[str, ...] = tuple(dict.fromkeys(kind for kind, _ in PRESENT))
-
-WITHOUT_SIDE = frozenset({"cardiomegaly", "pericardial effusion", "reduced motion", "edema"})
 """Findings of the whole heart or of both lungs: their side is never compared."""
 
 _SYNONYMS = {
@@ -59,7 +25,19 @@ _SYNONYMS = {
     "lung nodule": "nodule",
     "lung mass": "mass",
     "hypokinesis": "reduced motion",
+    "enlarged cardiomediastinum": "widened mediastinum",
+    "lung opacity": "opacity",
+    "lung lesion": "nodule",
+    "pleural other": "pleural thickening",
+    "support devices": "support device",
+    "infiltrate": "opacity",
 }
+
+FINDING_OF_KIND: dict[str, str] = {}
+for _one in (*NAMES, *BESIDE):
+    if _one.kind is not None and _one.finding is not None:
+        FINDING_OF_KIND[_one.kind] = _one.finding
+"""kind -> finding of CheXpert; of "consolidation" the one of that name, which stands last."""
 
 
 def kind_named(name: str) -> str | None:
@@ -69,43 +47,18 @@ def kind_named(name: str) -> str | None:
     return plain if plain in KINDS else None
 
 
-SIDES: tuple[tuple[str, str], ...] = (
-    ("bilateral", r"bilateral(?:ly)?|bibasilar|bibasal|biapical|both (?:lungs?|sides|lung bases|bases|hemithoraces)"),
-    ("bilateral", r"(?:left|right) (?:and|(?:is )?(?:greater|more|larger) than|>) (?:the )?(?:right|left)"),
-    ("left", r"left(?:[- ]sided)?|lul|lll|lingula\w*"),
-    ("right", r"right(?:[- ]sided)?|rul|rml|rll"),
+SIDES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (side, re.compile(rf"(?<!\w)(?:{pattern})(?!\w)"))
+    for side, pattern in (
+        (
+            "bilateral",
+            r"bilateral(?:ly)?|bibasilar|bibasal|biapical|both (?:lungs?|sides|lung bases|bases|hemithoraces)",
+        ),
+        ("bilateral", r"(?:left|right) (?:and|(?:is )?(?:greater|more|larger) than|>) (?:the )?(?:right|left)"),
+        ("left", r"left(?:[- ]sided)?|lul|lll|lingula\w*"),
+        ("right", r"right(?:[- ]sided)?|rul|rml|rll"),
+    )
 )
 """(side, pattern); earlier patterns take their words from later ones."""
 
-NOT_A_SIDE = r"(?:left|right) (?:ventric\w+|atri\w+)"
-
-NEGATION = (
-    r"(?:no(?! longer)(?! (?:other|additional|further))|without|absence of|negative for|free of|clear of|"
-    r"not(?! only)|nor|neither|lack of|lacks|resolution of)"
-    r"(?!(?: \w+)? (?:change|increase|decrease|progression|improvement))"
-)
-"""Before a finding: denies it, unless what is denied is a change of it."""
-
-OTHER = r"no (?:other|additional|further)"
-"""Before a finding: says nothing about the one already named."""
-
-NEGATION_AFTER = (
-    r"(?:not|no longer) (?:\w+ly )?(?:seen|identified|present|visuali[sz]ed|evident|demonstrated|detected|appreciated|"
-    r"visible|observed|found)|absent|resolved|ruled out|excluded"
-)
-"""After a finding: "... is not seen", "... has resolved"."""
-
-DOUBT = (
-    r"possibl[ey]|probabl[ey]|may|might|could|suspicious for|suspected|suspicion (?:of|for)|questionable|question of|"
-    r"likely|concerning for|concern for|equivocal|borderline|versus|vs|rule out|evaluate for|"
-    r"cannot (?:be )?(?:\w+ )?excluded?|cannot rule out|not (?:\w+ )?excluded"
-)
-
-SCOPE_END = r"but|however|although|though|except|apart from|aside from|other than|there (?:is|are)|yet|while|whereas"
-"""Words that end the reach of a negation."""
-
-ASSERTS_ANEW = (
-    r"(?:,|\band\b) (?:an?|the|there|small|moderate|large|mild|severe|trace|tiny|minimal|stable|persistent|new|"
-    r"unchanged|increased|left|right|bilateral|\d+)\b"
-)
-"""After a negated finding: "No pneumothorax, small left effusion" asserts again, unless an "or" still follows."""
+NOT_A_SIDE = re.compile(r"(?:left|right) (?:ventric\w+|atri\w+|heart)")
