@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from medvlm.eval.intervals import Estimate, clustered, proportion
-from medvlm.eval.metric import TIERS, Metric, Scorer
+from medvlm.eval.abstention import abstention
+from medvlm.eval.against_controls import against_controls, looks_at_the_image
+from medvlm.eval.bounds import bounds_table
+from medvlm.eval.calibration import calibration
+from medvlm.eval.intervals import FEW_CLUSTERS, RARE
+from medvlm.eval.main_metrics import right_or_wrong
+from medvlm.eval.metric import TIERS
+from medvlm.eval.patient_level import patient_level
 from medvlm.eval.plan import DIMENSIONS
+from medvlm.eval.published import gap_to_published
 from medvlm.eval.rows import Row, write_json
-from medvlm.eval.scorers.catalogue import METRICS, SCORERS
+from medvlm.eval.scorers.catalogue import SCORERS
+from medvlm.eval.subgroups import subgroups
+from medvlm.eval.table import ALL, blocks, clusters_of, groups, look_up
 
-ALL = "all"
+__all__ = ["ALL", "CLUSTERS", "aggregate", "look_up"]
+
 CLUSTERS = ("patient", "study")
 """What is drawn again for an interval: rows of scores.jsonl say which one they belong to."""
 
@@ -40,23 +47,42 @@ def aggregate(
         seed: of the bootstrap.
 
     Returns:
-        {"run", "headline", "table", "looks_at_the_image", "counts", "not_asked", "signatures"}: "table" has a row per
-        condition, dimension, topic and metric ("all" for totals) with tier, value, low, high, method, n, n_clusters,
-        unscored, unparsed, empty, truncated.
+        a dict of
+
+        - "run", "not_asked", "counts", "signatures": what was asked, how it was answered, how it was marked;
+        - "headline": flat numbers;
+        - "table": a row per condition, dimension, topic and metric ("all" for totals) with tier, value, low, high,
+          method, n, n_clusters, unscored, unparsed, empty, truncated, and of accuracies strict and upper (bounds.py);
+        - "bounds": those of all questions; "gap_to_published" (published.py);
+        - "looks_at_the_image": for each dimension; "against_controls": the tests behind it (against_controls.py);
+        - "subgroups", "calibration", "patient_level": of the answers with the image; "abstention": of all conditions.
+          Each is described in the module of its name; None where nothing of the kind was asked.
     """
-    table: list[Row] = []
-    for condition in dict.fromkeys(row["condition"] for row in scores):
-        asked = [row for row in scores if row["condition"] == condition]
-        for dimension, topic, rows in _groups(asked):
-            table += [
-                {"condition": condition, "dimension": dimension, "topic": topic, **block}
-                for block in blocks(rows, cluster=cluster, seed=seed)
-            ]
+    clusters = clusters_of(scores, cluster, seed)
+    of = {
+        name: [row for row in scores if row["condition"] == name]
+        for name in dict.fromkeys(r["condition"] for r in scores)
+    }
+    table: list[Row] = [
+        {"condition": condition, "dimension": dimension, "topic": topic, **block}
+        for condition, asked in of.items()
+        for dimension, topic, rows in groups(asked)
+        for block in blocks(rows, clusters)
+    ]
+    compared = against_controls(scores, clusters)
+    shown = of.get("image", [])
     metrics: dict[str, Any] = {
         "run": dict(run),
         "headline": _headline(table),
-        "looks_at_the_image": {d: _looks(table, d) for d in DIMENSIONS},
+        "looks_at_the_image": looks_at_the_image(compared),
+        "against_controls": compared,
         "table": table,
+        "bounds": bounds_table(table),
+        "gap_to_published": gap_to_published(run, table),
+        "subgroups": subgroups(shown, clusters) if shown else None,
+        "calibration": calibration(right_or_wrong(shown), clusters),
+        "abstention": abstention(scores, clusters),
+        "patient_level": patient_level(shown, clusters) if shown else None,
         "counts": _counts(scores),
         "not_asked": {name: dict(reasons) for name, reasons in not_asked.items()},
         "signatures": _signatures(scores, cluster),
@@ -65,65 +91,13 @@ def aggregate(
     return metrics
 
 
-def _groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(dimension, topic, rows): everything, each dimension, each topic, each topic of each dimension."""
-    dimensions = sorted({row["dimension"] for row in rows})
-    topics = sorted({row["topic"] for row in rows})
-    found: list[tuple[str, str, list[Row]]] = []
-    for dimension in (ALL, *dimensions):
-        for topic in (ALL, *topics):
-            members = [row for row in rows if dimension in (ALL, row["dimension"]) and topic in (ALL, row["topic"])]
-            if members:
-                found.append((dimension, topic, members))
-    return found
-
-
-def blocks(rows: Sequence[Row], *, cluster: str = "patient", seed: int = 0) -> list[Row]:
-    """One row of the table per metric that applies to ``rows``."""
-    found: list[Row] = []
-    for scorer, metric in METRICS.values():
-        asked = [row for row in rows if row["kind"] in metric.kinds]
-        if not asked or (scorer.added and not any(scorer.name in row.get("added", ()) for row in asked)):
-            continue
-        counts = metric.counts(asked)
-        scored = [(row, count) for row, count in zip(asked, counts, strict=True) if count is not None]
-        if scored:
-            estimate = _estimate(metric, scored, cluster, seed)
-            found.append(_block(scorer, metric, asked, [row for row, _ in scored], estimate, cluster))
-    return found
-
-
-def _estimate(metric: Metric, scored: Sequence[tuple[Row, list[float]]], cluster: str, seed: int) -> Estimate:
-    names = [row[cluster] for row, _ in scored]
-    if metric.share:
-        return proportion([count[0] for _, count in scored], names, seed=seed)
-    values = np.array([count for _, count in scored], dtype=float)
-    return clustered(values, names, metric.value, seed=seed, resamples=metric.resamples)
-
-
-def _block(
-    scorer: Scorer, metric: Metric, asked: Sequence[Row], scored: Sequence[Row], estimate: Estimate, cluster: str
-) -> Row:
-    return {
-        "metric": metric.name,
-        "tier": scorer.tier,
-        "unit": metric.unit,
-        "better": metric.better,
-        **asdict(estimate),
-        "n": len(scored),
-        "n_clusters": len({row[cluster] for row in scored}),
-        "unscored": len(asked) - len(scored),
-        "unparsed": sum(row["unparsed"] for row in scored),
-        "empty": sum(row["empty"] for row in scored),
-        "truncated": sum(row["truncated"] for row in scored),
-    }
-
-
 def _signatures(scores: Sequence[Row], cluster: str) -> dict[str, str]:
     kinds = {row["kind"] for row in scores}
     return {
-        "interval": f"95 %, percentile bootstrap over {_PLURAL[cluster]} (2000 resamples, BLEU 500; seeded); Wilson when "
-        f"every {cluster} was asked once; Wilson with n = {_PLURAL[cluster]} when every answer was right or every one wrong",
+        "interval": f"95 %, BCa bootstrap over {_PLURAL[cluster]} (2000 resamples, BLEU 500; Poisson weights, seeded); "
+        f"Wilson when every {cluster} was asked once, and with n = {_PLURAL[cluster]} when every answer was right or "
+        f"wrong; both, whichever is wider, when the rarer of right and wrong occurs in fewer than {RARE} "
+        f"{_PLURAL[cluster]}; not to be trusted below {FEW_CLUSTERS} {_PLURAL[cluster]}",
         **{
             one.name: f"tier {one.tier}, {TIERS[one.tier]}. {one.implementation}"
             for one in SCORERS
@@ -133,12 +107,6 @@ def _signatures(scores: Sequence[Row], cluster: str) -> dict[str, str]:
 
 
 _PLURAL = {"patient": "patients", "study": "studies"}
-
-
-def look_up(table: Sequence[Row], metric: str, condition: str, dimension: str, topic: str = ALL) -> Row | None:
-    """The row of the table, or None when nothing of that kind was asked."""
-    wanted = (metric, condition, dimension, topic)
-    return next((r for r in table if (r["metric"], r["condition"], r["dimension"], r["topic"]) == wanted), None)
 
 
 def _headline(table: Sequence[Row]) -> dict[str, float | None]:
@@ -162,15 +130,6 @@ def _headline(table: Sequence[Row]) -> dict[str, float | None]:
     for metric in ("open_exact_match", "open_token_f1", "negation_accuracy", "bleu_4", "rouge_l"):
         headline[metric] = value(metric)
     return headline
-
-
-def _looks(table: Sequence[Row], dimension: str) -> bool | None:
-    """Whether accuracy with the image lies above both controls, interval against interval; None when not all asked."""
-    rows = [look_up(table, "closed_accuracy", c, dimension) for c in ("image", "no_image", "swapped")]
-    if any(row is None or row["low"] is None for row in rows):
-        return None
-    image, *controls = [row for row in rows if row is not None]
-    return all(image["low"] > control["high"] for control in controls)
 
 
 def _counts(scores: Sequence[Row]) -> dict[str, Any]:

@@ -39,8 +39,7 @@ class Estimate:
             - no_variation: every resample gives the same value; there is no interval.
             - none: nothing to compute, or one cluster only.
 
-            "few_clusters_" stands before a bootstrap over fewer than FEW_CLUSTERS clusters: such an interval is not to
-            be trusted.
+            "_few" ends the name of a bootstrap over fewer than FEW_CLUSTERS clusters: its interval is not to be trusted.
     """
 
     value: float | None
@@ -114,8 +113,8 @@ def clustered(
 
 
 def _estimate(value: float, bounds: tuple[float, float], method: str, n_clusters: int) -> Estimate:
-    few = "few_clusters_" if n_clusters < FEW_CLUSTERS and not method.startswith("wilson") else ""
-    return Estimate(value=value, low=bounds[0], high=bounds[1], method=few + method)
+    few = "_few" if n_clusters < FEW_CLUSTERS and not method.startswith("wilson") else ""
+    return Estimate(value=value, low=bounds[0], high=bounds[1], method=method + few)
 
 
 def _bounds(sums: np.ndarray, statistic: Statistic, seed: int, resamples: int) -> tuple[float, float] | None:
@@ -126,7 +125,9 @@ def _bounds(sums: np.ndarray, statistic: Statistic, seed: int, resamples: int) -
     return (float(low[0]), float(high[0])) if np.isfinite(low[0]) else None
 
 
-def proportion(correct: Sequence[bool | float], clusters: Sequence[str] | np.ndarray, *, seed: int = 0) -> Estimate:
+def proportion(
+    correct: Sequence[bool | float] | np.ndarray, clusters: Sequence[str] | np.ndarray, *, seed: int = 0
+) -> Estimate:
     """A share of right answers: Wilson's interval when every cluster was asked once, else over clusters.
 
     Where the rarer answer occurs in fewer than RARE clusters, resamples say little about how rare it is; the interval
@@ -141,7 +142,7 @@ def proportion(correct: Sequence[bool | float], clusters: Sequence[str] | np.nda
         return _estimate(value, wilson(float(hits.sum()), len(hits)), "wilson", n_clusters)
     counts = np.stack([hits, np.ones_like(hits)], axis=1)
     found = clustered(counts, names, ratio, seed=seed, share=True)
-    if found.low is None or found.high is None or not found.method.endswith("cluster_bootstrap"):
+    if found.low is None or found.high is None or not found.method.startswith("cluster_bootstrap"):
         return found
     right, wrong = names[hits > 0], names[hits < 1]
     if min(len(np.unique(right)), len(np.unique(wrong))) >= RARE:

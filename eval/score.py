@@ -107,6 +107,7 @@ def score_rows(
                 "topic": one.question.topic,
                 "dimension": one.item.dimension,
                 "strata": strata_of(one.item),
+                "unanswerable": sample.metadata.get("unanswerable") is True,
                 "value": extraction["value"],
                 "rule": extraction["rule"],
                 "unparsed": extraction["value"] is None,

@@ -140,7 +140,7 @@ def test_unread_boxes_count_as_zero_and_are_counted(tmp_path):
     found = {(r["metric"], r["condition"], r["dimension"], r["topic"]): r for r in metrics["table"]}
     row = found["box_iou", "image", "3d", "box"]
     assert row["value"] == pytest.approx((4 * 1.0 + 3 * 0.2 + 0.0) / 8) and (row["n"], row["unparsed"]) == (8, 1)
-    assert row["low"] < row["value"] < row["high"] and row["method"] == "cluster_bootstrap"
+    assert row["low"] < row["value"] < row["high"] and row["method"] == "cluster_bootstrap_few"
     assert (
         found["box_accuracy_25", "image", "3d", "box"]["value"]
         == found["box_accuracy_50", "image", "3d", "box"]["value"]

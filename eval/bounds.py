@@ -1,0 +1,47 @@
+"""Between which bounds an accuracy lies, whatever one thinks of how answers were read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medvlm.eval.metric import Metric
+from medvlm.eval.rows import Row
+
+ASKED_FORM = frozenset({"exact", "letter_only", "tag", "answer_marker"})
+"""Extraction rules that read an answer in the form that was asked for: the choice or its letter and nothing else, in a
+tag or after "answer:". Those of other rules were found in prose."""
+
+_CHOICES = {"closed", "choice"}
+
+
+def bounds_of(metric: Metric, rows: Sequence[Row], counts: np.ndarray) -> Row:
+    """The strict and the lenient value of an accuracy, for a row of the table; nothing for other metrics.
+
+    Args:
+        rows: that were scored.
+        counts: (N, 2) of (hit, 1).
+
+    Returns:
+        {"strict", "upper"}: "strict" counts only right answers in the asked form (None where the kind of question has
+        no such form), "upper" counts everything unparsed as right.
+        No better reader of answers leaves these bounds.
+    """
+    if not metric.share or metric.better != "higher":
+        return {}
+    hits = counts[:, 0]
+    strict = None
+    if set(metric.kinds) <= _CHOICES:
+        strict = float(
+            np.mean([hit if row["rule"] in ASKED_FORM else 0.0 for row, hit in zip(rows, hits, strict=True)])
+        )
+    upper = float(np.mean([1.0 if row["unparsed"] else hit for row, hit in zip(rows, hits, strict=True)]))
+    return {"strict": strict, "upper": upper}
+
+
+def bounds_table(table: Sequence[Row]) -> list[Row]:
+    """The bounds of each accuracy under each condition, over all questions."""
+    keys = ("condition", "metric", "strict", "value", "upper", "n", "unparsed")
+    rows = [row for row in table if "upper" in row and row["dimension"] == row["topic"] == "all"]
+    return [{key: row[key] for key in keys} for row in rows]
