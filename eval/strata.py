@@ -15,6 +15,7 @@ STRATA: Mapping[str, tuple[str, ...]] = {
     "site": ("site",),
     "language": ("language",),
     "shortcut": ("shortcut",),
+    "probe": ("probe",),
 }
 """Stratum -> the keys of ``Sample.metadata`` that may say it, the first that does counts."""
 
