@@ -13,7 +13,7 @@
     medvlm plan configs/quickstart.yaml            what a training would do and cost, without training
     medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
     medvlm report runs/quickstart                  one page: curves, where the time went, samples as the model saw them
-    medvlm eval list                               the benchmarks, and what to know of each; eval fetch: open ones from the hub
+    medvlm eval list                               the benchmarks, and what to know of each; eval fetch T: its files
     medvlm eval run --model M --task vqa-rad --out runs/eval   ask, read, mark, report; --data for your own questions
     medvlm eval rescore RUN                        all stages but the asking; also extract, score, aggregate, report
     medvlm eval audit RUN                          a sheet for a person to mark: how often are answers misread?
