@@ -240,7 +240,6 @@ BESIDE: tuple[Term, ...] = (
         rf"{_WIDE} {_MEDIASTINUM}|mediastinal widening|(?:widening|enlargement|prominence|"
         rf"fullness) of the {_MEDIASTINUM}|"
         rf"{_MEDIASTINUM} {_BE}{{1,3}}{_WIDE}",
-       ,
     ),
     _term("widened mediastinum", "Enlarged Cardiomediastinum", "mediastin",
         rf"normal (?:heart size and )?{_MEDIASTINUM}",
