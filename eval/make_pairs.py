@@ -26,7 +26,7 @@ from medvlm.data_recipes.pairs.pair_files import Tally
 from medvlm.data_recipes.pairs.rules import RULES
 from medvlm.data_recipes.sample import Split
 from medvlm.eval.answer_scores import Sampling
-from medvlm.eval.models import CheckpointModel
+from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.eval.sampled_pairs import MADE_BY, sampled_pairs
 
 

@@ -6,6 +6,7 @@ An interrupted run goes on where it stopped. ``medvlm eval rescore`` repeats all
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 from collections import Counter
@@ -17,16 +18,18 @@ from typing import Any, get_args
 
 from medvlm.data_recipes.box_text import BoxForm, read_box, reference_boxes
 from medvlm.data_recipes.errors import BadSample
-from medvlm.eval.choose_model import NAMES, choose_model
+from medvlm.eval.choose_model import DTYPES, NAMES, AnswerBy, ModelOptions, choose_model
 from medvlm.eval.controls import CONDITIONS, Condition
 from medvlm.eval.found import Found
 from medvlm.eval.generate import Reader, generate
 from medvlm.eval.media_hashes import name_by_content
-from medvlm.eval.models import Answerer
+from medvlm.eval.models import Answerer, settings_of
 from medvlm.eval.plan import MAX_NEW_TOKENS, Item, Plan, make_plan, read_items
 from medvlm.eval.prompts import STYLES, Style
-from medvlm.eval.rows import Row, write_rows
-from medvlm.eval.run_folder import claim, write_plan
+from medvlm.eval.quarantine import gather
+from medvlm.eval.ranks import ALONE, OtherRankEnded, Ranks, launched
+from medvlm.eval.run_folder import claim, read_plan, write_plan
+from medvlm.eval.slice_sets import SlicePolicy
 from medvlm.eval.stages import rescore
 from medvlm.eval.task import Loaded, fingerprint, ids_sha256, load
 from medvlm.eval.tasks.catalogue import task_named
@@ -77,6 +80,7 @@ def evaluate(
     *,
     chunk_size: int = 16,
     read: Reader | None = None,
+    ranks: Ranks = ALONE,
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
@@ -91,6 +95,7 @@ def evaluate(
         out: the run folder; belongs to one answerer.
         chunk_size: requests between two writes to disk.
         read: of visuals; by default as generate.generate says, and whole ones for the pictures of the report.
+        ranks: this process among those that share the asking; all of them must call this.
         train_metrics: metrics.jsonl of training runs, for the report's plots.
         extra: further tables of the report.
         found: what the folder held that the manifests were made of, for the report.
@@ -110,7 +115,7 @@ def evaluate(
         )
     about = {"task": None, "manifests": [str(path) for path in manifests], "cluster": "patient"}
     return _evaluate(
-        answerer, items, bad, out, settings or Settings(), about, chunk_size=chunk_size, read=read,
+        answerer, items, bad, out, settings or Settings(), about, chunk_size=chunk_size, read=read, ranks=ranks,
         show_progress=show_progress, train_metrics=train_metrics, extra=extra, found=found, gallery_size=gallery_size,
     )  # fmt: skip
 
@@ -123,6 +128,7 @@ def evaluate_task(
     *,
     chunk_size: int = 16,
     read: Reader | None = None,
+    ranks: Ranks = ALONE,
     gallery_size: int = 36,
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
@@ -139,7 +145,7 @@ def evaluate_task(
     }
     return _evaluate(
         answerer, loaded.items, loaded.bad, out, settings or Settings(), about, chunk_size=chunk_size, read=read,
-        show_progress=show_progress, gallery_size=gallery_size,
+        ranks=ranks, show_progress=show_progress, gallery_size=gallery_size,
     )  # fmt: skip
 
 
@@ -153,24 +159,37 @@ def _evaluate(
     *,
     chunk_size: int,
     read: Reader | None,
+    ranks: Ranks,
     show_progress: bool | None,
     **report: Any,
 ) -> dict[str, Any]:
     _check_box_form(items, settings.box_form)
-    plan = name_by_content(settings.plan(items), show_progress=show_progress)
-    claim(out, run_row(answerer.name, items, settings, plan, about))
-    write_plan(out, plan)
-    generated = generate(answerer, plan.asks, out, chunk_size=chunk_size, read=read, show_progress=show_progress)
-    write_rows(out / "quarantine.jsonl", [*_manifest_rows(bad), *generated.quarantined])
-    return rescore(out, read=read, **report)
+
+    def begin() -> None:
+        plan = name_by_content(settings.plan(items), show_progress=show_progress)
+        claim(out, run_row(answerer, items, settings, plan, about))
+        write_plan(out, plan)
+        gather(out, plan.asks, bad)
+
+    def end() -> None:
+        gather(out, asks, bad)
+        rescore(out, read=read, **report)
+
+    ranks.by_first(begin)
+    asks = read_plan(out)
+    ranks.same("requests", "".join(ask.request_id for ask in asks))
+    generate(answerer, asks, out, chunk_size=chunk_size, read=read, ranks=ranks, show_progress=show_progress)
+    ranks.by_first(end)
+    return dict(json.loads((out / "metrics.json").read_text(encoding="utf-8")))
 
 
 def run_row(
-    model: str, items: Sequence[Item], settings: Settings, plan: Plan, about: Mapping[str, Any]
+    answerer: Answerer, items: Sequence[Item], settings: Settings, plan: Plan, about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What run.json holds."""
     return {
-        "model": model,
+        "model": answerer.name,
+        "answering": settings_of(answerer),
         **about,
         "style": settings.style,
         "conditions": list(settings.conditions),
@@ -193,10 +212,6 @@ def _check_box_form(items: Sequence[Item], form: BoxForm) -> None:
             read_box("", axes=axes, form=form)
         except ValueError as error:
             raise ValueError(f"{error}; or give manifests without boxes of {axes} axes") from error
-
-
-def _manifest_rows(bad: Sequence[BadSample]) -> list[Row]:
-    return [{**problem.to_dict(), "condition": None, "stage": "manifest"} for problem in bad]
 
 
 def every_visual_failed(metrics: Mapping[str, Any]) -> bool:
@@ -252,6 +267,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, help="room for every answer; by kind of question by default")
     parser.add_argument("--style", choices=STYLES, default="plain", help="how the answer is asked for")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights of a model that runs here; float32 by default")
+    parser.add_argument(
+        "--confidence", action="store_true", help="keep how sure the model is of its answer; for calibration"
+    )
+    parser.add_argument(
+        "--answer-by",
+        choices=get_args(AnswerBy),
+        default="text",
+        help="likelihood: questions with choices are answered by the most likely choice, not by what the model writes",
+    )
+    parser.add_argument(
+        "--slices",
+        type=SlicePolicy.from_text,
+        metavar="POLICY",
+        help="show volumes and clips as pictures, for example slices=12,plane=axial,windows=lung+bone,frames=8",
+    )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="run code that comes with a transformers: model"
+    )
     parser.add_argument("--device", help="cuda, cpu, ...; the GPU when there is one by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gallery", type=int, default=36, help="answers shown in the report")
@@ -292,23 +326,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tasks = _loaded(args) if args.task else []
         if args.dry_run:
             return _dry_run_all(settings, tasks, args.data)
-        answerer = choose_model(args.model, device=args.device, batch_size=args.batch_size)
-        shared: dict[str, Any] = {"chunk_size": 2 * args.batch_size, "gallery_size": args.gallery}
-        if not tasks:
-            runs = {
-                args.out: evaluate(
-                    answerer, args.data, args.out, settings, train_metrics=args.train_metrics, **shared
-                )
-            }  # fmt: skip
-        else:
-            runs = {}
-            for one in tasks:
-                out = args.out / one.task.label
-                runs[out] = evaluate_task(answerer, one, out, settings, **shared)
-    except ValueError as error:
+        with launched() as ranks:
+            runs = _run_all(args, settings, tasks, ranks)
+            return max(_tell(out, metrics) for out, metrics in runs.items()) if ranks.first else 0
+    except (ValueError, OtherRankEnded) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return max(_tell(out, metrics) for out, metrics in runs.items())
+
+
+def _run_all(
+    args: argparse.Namespace, settings: Settings, tasks: Sequence[Loaded], ranks: Ranks
+) -> dict[Path, dict[str, Any]]:
+    """Run folder -> metrics."""
+    options = ModelOptions(
+        device=ranks.device(args.device),
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        confidence=args.confidence,
+        answer_by=args.answer_by,
+        slices=args.slices,
+        trust_remote_code=args.trust_remote_code,
+    )
+    answerer = ranks.together(lambda: choose_model(args.model, options))
+    shared: dict[str, Any] = {"chunk_size": 2 * args.batch_size, "gallery_size": args.gallery, "ranks": ranks}
+    if not tasks:
+        return {args.out: evaluate(answerer, args.data, args.out, settings, train_metrics=args.train_metrics, **shared)}
+    return {
+        args.out / one.task.label: evaluate_task(answerer, one, args.out / one.task.label, settings, **shared)
+        for one in tasks
+    }
 
 
 def _tell(out: Path, metrics: Mapping[str, Any]) -> int:

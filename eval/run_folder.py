@@ -5,7 +5,7 @@ samples.jsonl            the samples as asked, paths of visuals made absolute
 requests.jsonl           the name of every request, its condition, conversation and question
 responses.rank*.jsonl    what was written, appended as it comes, one file per process
 timings.rank*.jsonl      how long each took, and tokens where they are known
-quarantine.jsonl         what could not be asked, and why
+quarantine.jsonl         what could not be asked, and why; quarantine.rank*.jsonl while it is being asked
 extractions.jsonl, scores.jsonl, metrics.json, report.html
 """
 
@@ -110,13 +110,13 @@ def claim(out: Path, run: dict[str, Any]) -> None:
     """Make ``out`` the run folder of ``run``, or refuse when it is another's: answers would be mixed.
 
     Raises:
-        ValueError: it holds another model, task or style.
+        ValueError: it holds another model, task, style, or the same model asked otherwise (slices, likelihood, ...).
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "run.json"
     if path.exists():
         owner = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("model", "task", "style"):
+        for key in ("model", "task", "style", "answering"):
             if owner.get(key) != run.get(key):
                 raise ValueError(
                     f"{out} holds the answers of {key} {owner.get(key)!r}, not of {run.get(key)!r}; give another "

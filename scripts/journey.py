@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from medvlm.data_recipes.checks import check
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.phantoms.write import write_phantoms
-from medvlm.eval.models import CheckpointModel
+from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.eval.pairs import pair_accuracy, score_pairs
 from medvlm.eval.run import Settings, evaluate
 from medvlm.train.config import Curriculum, load_curriculum

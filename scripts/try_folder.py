@@ -32,7 +32,7 @@ from medvlm.data_recipes.stratify import dimension, spread
 from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.data_recipes.walk import UNSTATED, WalkResult, read_walk, walk_into
 from medvlm.eval.found import Found, describe_found
-from medvlm.eval.models import CheckpointModel
+from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.eval.run import Settings, evaluate
 from medvlm.model.config import own_projector_config
 from medvlm.train.config import Curriculum, Stage, load_curriculum

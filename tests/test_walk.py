@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from medvlm.data_recipes.packing import collate
 from medvlm.data_recipes.rendering import Renderer
 from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, from_json, to_json
-from medvlm.eval.models import CheckpointModel
+from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.eval.run import Settings, evaluate
 from medvlm.model import save_checkpoint
 from medvlm.train.engine import make_engine

@@ -13,7 +13,7 @@ from torch import nn
 from medvlm.eval.aggregate import aggregate, look_up
 from medvlm.eval.extract import extract_rows
 from medvlm.eval.generate import generate
-from medvlm.eval.models import LoadedModel
+from medvlm.eval.loaded_model import LoadedModel
 from medvlm.eval.plan import make_plan, read_items
 from medvlm.eval.rows import Row
 from medvlm.eval.run_folder import asked_in, responses_of

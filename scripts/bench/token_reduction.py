@@ -38,7 +38,8 @@ from medvlm.data_recipes.readers import read, sniff
 from medvlm.data_recipes.sample import VisualRef
 from medvlm.eval.extract import extract
 from medvlm.eval.intervals import clustered, proportion
-from medvlm.eval.models import CheckpointModel, Request
+from medvlm.eval.loaded_model import CheckpointModel
+from medvlm.eval.models import Request
 from medvlm.eval.plan import MAX_NEW_TOKENS, Item, read_items, take
 from medvlm.eval.scorers.choice import is_correct
 from medvlm.model.visual import Visual, Volume

@@ -18,7 +18,8 @@ from evaluation_fixtures import a_sample, samples_of, write_manifest, write_visu
 from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, visuals_of
 from medvlm.eval import run
 from medvlm.eval.controls import patient_of, swap_partners, with_visuals, without_visuals
-from medvlm.eval.models import CheckpointModel, ConstantModel, OracleModel, ReplayModel, Request, Response
+from medvlm.eval.loaded_model import CheckpointModel
+from medvlm.eval.models import ConstantModel, OracleModel, ReplayModel, Request, Response
 from medvlm.eval.plan import make_plan, read_items, take
 from medvlm.eval.rows import append_rows, drop_torn_line, read_rows
 from medvlm.eval.stages import rescore, rescore_main

@@ -13,7 +13,8 @@ from transformers import AutoModelForImageTextToText
 
 from medvlm.data_recipes.phantoms.write import write_phantoms
 from medvlm.eval import pairs
-from medvlm.eval.models import CheckpointModel, end_ids
+from medvlm.eval.batch_decoding import end_ids
+from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.model import load_checkpoint
 from medvlm.scripts import chat
 from medvlm.train import plan, run

@@ -9,7 +9,7 @@ from conftest import a_chat, a_volume, an_image, tiny_model
 
 from medvlm.data_recipes.packing import collate
 from medvlm.data_recipes.sample import Question, Sample, Turn
-from medvlm.eval.models import end_ids
+from medvlm.eval.batch_decoding import end_ids
 from medvlm.model import MedVLMProcessor
 from medvlm.model.batch import IGNORED
 from medvlm.model.log_probabilities import token_log_probabilities

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from medvlm.eval.models import end_ids
+from medvlm.eval.batch_decoding import end_ids
 from medvlm.model.loading import Processor
 from medvlm.model.medvlm import MedVLMForConditionalGeneration
 from medvlm.model.processing import left_padded
