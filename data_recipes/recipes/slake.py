@@ -60,10 +60,15 @@ def _make(row: Row, *, folder: Path, split: Split) -> Iterable[Sample]:
     )
 
 
+def table_samples(folder: Path, name: str) -> Iterator[Sample | BadSample]:
+    """Samples of one of FILES."""
+    yield from make_samples(read_json_list(folder / name), partial(_make, folder=folder, split=FILES[name]))
+
+
 def _build(folder: Path) -> Iterator[Sample | BadSample]:
-    for name, split in FILES.items():
+    for name in FILES:
         if (folder / name).is_file():
-            yield from make_samples(read_json_list(folder / name), partial(_make, folder=folder, split=split))
+            yield from table_samples(folder, name)
 
 
 def _matches(folder: Path) -> bool:

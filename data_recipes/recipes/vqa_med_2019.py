@@ -88,7 +88,7 @@ def _make(row: Row, *, part: Part, folder: Path) -> Iterable[Sample]:
         choices=YES_NO if decided else (),
         topic=row.optional("category") or "other",
         where=row.where,
-        metadata={"official_split": True, "modality": "unknown"},
+        metadata={"official_split": True, "modality": "unknown", "language": "en"},
     )
 
 
@@ -96,9 +96,14 @@ def _tables(folder: Path) -> list[tuple[Part, Path]]:
     return [(part, folder / part.table) for part in PARTS if (folder / part.table).is_file()]
 
 
+def table_samples(part: Part, folder: Path) -> Iterator[Sample | BadSample]:
+    """Samples of one of PARTS."""
+    yield from make_samples(_rows(folder / part.table, part.columns), partial(_make, part=part, folder=folder))
+
+
 def _build(folder: Path) -> Iterator[Sample | BadSample]:
-    for part, table in _tables(folder):
-        yield from make_samples(_rows(table, part.columns), partial(_make, part=part, folder=folder))
+    for part, _ in _tables(folder):
+        yield from table_samples(part, folder)
 
 
 RECIPE = Recipe(
