@@ -23,15 +23,15 @@ _SEEN = (
 )
 _DENIED_AFTER = (
     rf"(?:not|no longer) (?:\w+ly )?{_SEEN}|absent|(?<!not )(?<!partially )(?:completely |entirely |now )?resolved|"
-    r"ruled out|excluded|(?<!partially )cleared|removed|(?:within )?(?:the )?(?:normal limits|limits of normal)|"
-    r"(?:within )?(?:normal|unremarkable)"
+    r"ruled out|excluded|(?<!partially )cleared|removed|(?:within )?(?:the )?(?:normal limits|limits of normal)"
 )
 SCOPE_END = r"but|however|although|though|except|apart from|aside from|other than|there (?:is|are)|yet|while|whereas"
 """Words that end the reach of a negation."""
 
 _STOP = rf"is|are|was|were|has|have|with|without|no|{SCOPE_END}"
 _VERB = r"(?:(?:is|are|was|were|has|have|appears?) )?(?:been )?(?:now )?"
-DENIED_AFTER = re.compile(rf"(?:(?!\b(?:{_STOP})\b)[^;])*?\b{_VERB}(?:{_DENIED_AFTER})\b")
+_NORMAL = r"(?:is|are|was|were|appears?|remains?) (?:[a-z]+ly )?(?:within )?(?:normal|unremarkable)"
+DENIED_AFTER = re.compile(rf"(?:(?!\b(?:{_STOP})\b)[^;])*?\b(?:{_VERB}(?:{_DENIED_AFTER})|{_NORMAL})\b")
 """After a finding: "... is not seen", "... has resolved"; matched from its end on."""
 
 NOT_EXCLUDED = re.compile(r"\bnot (?:\w+ )?excluded|cannot (?:be )?(?:\w+ )?excluded?")

@@ -191,14 +191,15 @@ NAMES: tuple[Term, ...] = (
     ),
     _term("support device", "Support Devices",
         "valve|annuloplast|stent|filter|balloon|lvad|implant|stimulat|device|"
-        "hardware|prosthe|plast|plate|screw|rod|coil|cannula|monitor",
+        "hardware|prosthe|plast|plate|screw|rod|coil|cannula|monitor|anchor",
         r"(?:prosthetic|mechanical|artificial|replacement|aortic|mitral|cardiac|"
         r"heart) valves? (?:prosthes[ie]s|replacements?)|(?:prosthetic|mechanical|"
         r"artificial) (?:[\w-]+ )?valves?|annuloplasty|valvuloplasty|"
+        r"prosthetic (?:[\w-]+ )?(?:humeral|femoral|joint|head|shoulder|hip)|bone anchors?|"
         r"stents?|(?:ivc|vena cava) filters?|balloon pump|lvad|(?:neuro)?stimulators?|(?:implanted |"
         r"medical |support |monitoring )?devices?|hardware|prosthes[ie]s|arthroplast\w+|"
         r"(?:metal|fixation|surgical|orthopa?edic) (?:[\w-]+ )?(?:plates?|screws?|rods?|implants?)|"
-        r"(?:plates? and )?screws|coils?|cannulas?|(?:loop|cardiac) (?:recorder|monitor)s?",
+        r"(?:plates? and )?screws|coils?|cannulas?|(?:loop|cardiac) (?:recorder|monitor)s?(?: leads?)?",
     ),
 )  # fmt: skip
 """Names of findings, present unless denied; earlier terms take their words from later ones."""

@@ -179,9 +179,20 @@ def _state(sentence: str, mention: _Mention) -> bool | None:
     before, after = sentence[: mention.start], sentence[mention.end :]
     if DOUBT.search(CLAUSE_BEFORE.split(before)[-1]) or DOUBT.search(CLAUSE_AFTER.split(after)[0]):
         return None
-    if NOT_EXCLUDED.search(after):
+    if NOT_EXCLUDED.search(after) or _in_a_doubtful_list(before):
         return None
     return not (_denied_before(before, after) or DENIED_AFTER.match(after) is not None)
+
+
+def _in_a_doubtful_list(before: str) -> bool:
+    """Whether a doubt reaches over commas: "possibly scarring, atelectasis, or pneumonia"."""
+    cue = None
+    for cue in DOUBT.finditer(before):  # noqa: B007 the last one counts
+        pass
+    if cue is None:
+        return False
+    between = before[cue.end() :]
+    return not any(pattern.search(between) for pattern in (SAYS_ANEW, ASSERTS_ANEW, NEGATION))
 
 
 def _denied_before(before: str, after: str) -> bool:

@@ -91,6 +91,13 @@ REPORTS = [
     ("Questionable small effusion. Definite effusion on the lateral view.", "PE+"),
     ("No effusion on the right. Possible effusion on the left.", "PE?"),
     ("No effusion on the right. Effusion on the left.", "PE+"),
+    ("Opacity, possibly cyst, scarring, or pneumonia.", "LO+ PN?"),
+    ("The differential includes infection, aspiration, pulmonary edema.", "PN? ED?"),
+    ("Possible pneumonia, small left effusion.", "PN? PE+"),
+    # normal, said of something else
+    ("Overlying cardiac monitor leads, normal size of the heart.", "SD+ NF+"),
+    ("Pulmonary vascular congestion is not evident, vasculature is normal.", "ED- NF+"),
+    ("Prosthetic right humeral head.", "SD+ NF+"),
     # history
     ("History of pneumonia.", "NF+"),
     ("Status post pneumonia, lungs are clear.", "NF+"),
