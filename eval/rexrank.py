@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.tables import Row, read_csv
 from medvlm.eval.plan import Ask
-from medvlm.eval.rows import read_rows, write_json
+from medvlm.eval.rows import read_rows
 from medvlm.eval.run_folder import read_plan, responses_of
 from medvlm.eval.tasks.report_study import sections_of
 from medvlm.eval.tasks.rexrank import read_object
@@ -26,17 +25,8 @@ from medvlm.eval.tasks.rexrank import read_object
 PREDICTION = "model_prediction"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """What a run wrote for every study that it asks.
-
-    Attributes:
-        records: study id -> its record as ReXrank has it, with ``model_prediction``, in the order asked.
-        empty: studies whose prediction is "": nothing was written, or nothing but unfinished thinking.
-    """
-
-    records: Mapping[str, Mapping[str, Any]]
-    empty: tuple[str, ...]
+Records = dict[str, dict[str, Any]]
+"""Study id -> its record as ReXrank has it, with ``model_prediction``."""
 
 
 def ground_truth(findings: str | None, impression: str | None) -> str:
@@ -44,8 +34,8 @@ def ground_truth(findings: str | None, impression: str | None) -> str:
     return f"Findings: {findings} Impression: {impression}"
 
 
-def predictions_from(run: Path) -> Predictions:
-    """The reports of a run folder, asked with their own pictures.
+def predictions_from(run: Path) -> Records:
+    """The reports of a run folder, asked with their own pictures, as a predictions file of ReXrank in the order asked.
 
     Raises:
         ValueError: it is no run folder or has no extractions, it asked for no reports, a study was asked for two
@@ -72,9 +62,12 @@ def predictions_from(run: Path) -> Predictions:
             f"{len(unread)} answers, first that of {unread[0]}, have no row in extractions.jsonl; run medvlm eval "
             f"extract {run}"
         )
-    records = {ask.item.sample.study_id: _record(ask, read[ask.request_id] or "") for ask in asks}
-    empty = tuple(study for study, record in records.items() if not record[PREDICTION].strip())
-    return Predictions(records=records, empty=empty)
+    return {ask.item.sample.study_id: _record(ask, read[ask.request_id] or "") for ask in asks}
+
+
+def empty_in(records: Records) -> tuple[str, ...]:
+    """Studies whose prediction is "": nothing was written, or nothing but unfinished thinking."""
+    return tuple(study for study, record in records.items() if not record[PREDICTION].strip())
 
 
 def _record(ask: Ask, prediction: str) -> dict[str, Any]:
@@ -99,18 +92,13 @@ def _sections(ask: Ask) -> tuple[str | None, str | None]:
         return ask.question.answers[0], None
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write the predictions file, whole or not at all."""
-    write_json(path, predictions.records)
-
-
-def write_tables(references: Path, predicted: Path, predictions: Predictions) -> None:
+def write_tables(references: Path, predicted: Path, records: Records) -> None:
     """Write the two tables that CXR-Report-Metric reads (study_id, report), with the same studies in the same order."""
     for path, key in ((references, "report"), (predicted, PREDICTION)):
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(["study_id", "report"])
-        table.writerows([study, record[key]] for study, record in predictions.records.items())
+        table.writerows([study, record[key]] for study, record in records.items())
         write_atomic(path, text.getvalue())
 
 
