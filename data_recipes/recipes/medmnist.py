@@ -10,7 +10,7 @@ one by one (see label_questions).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,15 @@ def _asked(flag: Flag, numbers: np.ndarray, shared: dict[str, Any], stem: str) -
     )
 
 
-def _archive(path: Path, name: str) -> Iterator[Sample | BadSample]:
+def archive_samples(path: Path, name: str, splits: Mapping[str, Split] = SPLITS) -> Iterator[Sample | BadSample]:
+    """The samples of one file of the set ``name``.
+
+    Args:
+        splits: those that are wanted, by their name in the archive.
+    """
     flag = FLAGS[name]
     solid = name.endswith("3d")
-    for part, split in SPLITS.items():
+    for part, split in splits.items():
         try:
             labels = _numbers(path, part, flag)
         except BadSample as bad:
@@ -117,7 +122,7 @@ def _archive(path: Path, name: str) -> Iterator[Sample | BadSample]:
 
 def _build(folder: Path) -> Iterator[Sample | BadSample]:
     for path, name in _archives(folder):
-        yield from _archive(path, name)
+        yield from archive_samples(path, name)
 
 
 RECIPE = Recipe(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from medvlm.data_recipes.asking import ENTITIES, NONE_OF_THEM, SEPARATOR
-from medvlm.eval.intervals import Statistic, micro_f1
-from medvlm.eval.metric import Answered, Marks, Metric, Scorer, each, mean_of
+from medvlm.data_recipes.sample import QuestionKind
+from medvlm.eval.intervals import Statistic, micro_f1, ratio
+from medvlm.eval.metric import Answered, Counts, Marks, Metric, Scorer, each, mean_of
 from medvlm.eval.rows import Row
 from medvlm.eval.scorers.short_answer import exact_match, token_f1
 
@@ -223,11 +225,8 @@ def _one_field(name: str, title: str) -> Metric:
     return Metric(name=f"json_{name}_accuracy", title=title, kinds=("json",), counts=each(count), share=True)
 
 
-def _metric(
-    name: str, title: str, kind: Any, counts: Any, value: Statistic | None = None, share: bool = False
-) -> Metric:
-    made = Metric(name=name, title=title, kinds=(kind,), counts=counts, share=share)
-    return made if value is None else Metric(name=name, title=title, kinds=(kind,), counts=counts, value=value)
+def _metric(name: str, title: str, kind: Any, counts: Counts, value: Statistic = ratio, share: bool = False) -> Metric:
+    return Metric(name=name, title=title, kinds=(kind,), counts=counts, share=share, value=value)
 
 
 SCORERS: tuple[Scorer, ...] = (
@@ -240,7 +239,11 @@ SCORERS: tuple[Scorer, ...] = (
         metrics=(
             _metric("labels_micro_f1", "Labels: micro F1", "labels", each(_label_counts), micro_f1),
             _metric("labels_macro_f1", "Labels: macro F1 of classes that occur", "labels", _per_class, macro_f1),
-            _metric("labels_macro_f1_zero", "Labels: macro F1, absent classes 0", "labels", _per_class, macro_f1_zero),
+            # No goal: who knows all answers does not reach 1 where a class is absent.
+            replace(
+                _metric("labels_macro_f1_zero", "Labels: macro F1, absent classes 0", "labels", _per_class, macro_f1_zero),
+                better="neither",
+            ),
             _metric("labels_example_f1", "Labels: mean F1 of an answer", "labels", mean_of("labels_example_f1")),
             _metric("labels_exact", "Labels: exactly the set", "labels", mean_of("labels_exact"), share=True),
         ),
