@@ -28,6 +28,8 @@ def svg_of(figure: Figure, label: str) -> str:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px inherit", text)
+    # Inside of HTML an SVG needs no namespace, and a page that refers to nothing holds no address.
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2)
     return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 

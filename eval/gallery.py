@@ -5,16 +5,10 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.stratify import in_turn
-from medvlm.data_recipes.thumbnails import thumbnail
-from medvlm.eval.generate import Reader
-from medvlm.eval.plan import Item
 from medvlm.eval.rows import Row
-
-GalleryRow = dict[str, Any]
 
 Verdict = Literal["right", "partly", "wrong", "unparsed", "unmarked"]
 
@@ -33,8 +27,8 @@ WHY_UNREAD = {
     "millimetres_unknown": "millimetres where the spacing is unknown",
 }
 
-WORTH = ("exact_match", "set_match", "token_f1", "f1", "label_f1", "span_f1", "field_accuracy")
-"""Marks between 0 and 1 of kinds of questions without a rule of their own below, the first that is there counts."""
+WORTH = ("labels_example_f1", "entity_f1", "span_f1", "json_exact")
+"""Marks between 0 and 1 of labels, spans and JSON objects."""
 
 
 def worth(score: Row) -> float | None:
@@ -52,6 +46,8 @@ def worth(score: Row) -> float | None:
         found = score["findings"]
         total = 2 * found["hits"] + found["invented"] + found["missed"]
         return 2 * found["hits"] / total if total else 1.0
+    if score.get("json_fields"):
+        return min(float(score["json_exact"]) or 0.99, sum(score["json_fields"].values()) / len(score["json_fields"]))
     return next((float(score[key]) for key in WORTH if score.get(key) is not None), None)
 
 
@@ -90,12 +86,16 @@ def note(score: Row) -> str:
 def choose(scores: Sequence[Row], size: int, *, seed: int = 0, source_of: Mapping[str, str] | None = None) -> list[str]:
     """Samples to show: about two wrong for each right one, wrong ones first.
 
-    Sources (of ``source_of``: sample_id -> source) and dimensions take turns, and in each of them kinds and topics.
+    Sources (of ``source_of``: sample_id -> source) and dimensions take turns, and in each of them kinds and topics. Of
+    a sample its answer with its own image counts, or the first where that is not among ``scores``.
     """
-    asked = [row for row in scores if row["condition"] == "image"] or list(scores)
+    asked: dict[str, Row] = {}
+    for row in scores:
+        if row["sample_id"] not in asked or row["condition"] == "image":
+            asked[row["sample_id"]] = row
     sources = source_of or {}
-    wrong = _spread([row for row in asked if verdict(row) != "right"], sources, seed)
-    right = _spread([row for row in asked if verdict(row) == "right"], sources, seed)
+    wrong = _spread([row for row in asked.values() if verdict(row) != "right"], sources, seed)
+    right = _spread([row for row in asked.values() if verdict(row) == "right"], sources, seed)
     n_wrong = min(len(wrong), max(round(size * 2 / 3), size - len(right)))
     return list(dict.fromkeys(wrong[:n_wrong] + right[: size - n_wrong]))
 
@@ -111,56 +111,3 @@ def _spread(rows: Sequence[Row], sources: Mapping[str, str], seed: int) -> list[
             random.Random(f"{seed}/{place}/{key}").shuffle(groups[place][key])
         piles.append(in_turn([groups[place][key] for key in sorted(groups[place])]))
     return in_turn(piles)
-
-
-def gallery(
-    scores: Sequence[Row],
-    responses: Sequence[Row],
-    items: Mapping[str, Item],
-    read: Reader,
-    *,
-    size: int = 36,
-    seed: int = 0,
-) -> list[GalleryRow]:
-    """Rows for report.write_report: question, reference, answers under every condition, pictures as PNG bytes."""
-    texts = {row["request_id"]: row["text"] for row in responses}
-    by_sample: dict[str, list[Row]] = defaultdict(list)
-    for row in scores:
-        by_sample[row["sample_id"]].append(row)
-    rows: list[GalleryRow] = []
-    sources = {name: item.sample.source for name, item in items.items()}
-    for sample_id in choose(scores, size, seed=seed, source_of=sources):
-        item = items[sample_id]
-        pictures, trouble = _pictures(item, read)
-        answers = [
-            {
-                "condition": score["condition"],
-                "text": texts[score["request_id"]],
-                "verdict": verdict(score),
-                "note": note(score),
-                "truncated": score["truncated"],
-            }
-            for score in by_sample[sample_id]
-        ]
-        rows.append(
-            {
-                "sample_id": sample_id,
-                "source": item.sample.source,
-                "dimension": item.dimension,
-                "kind": item.question.kind,
-                "topic": item.question.topic,
-                "question": item.prompt,
-                "reference": by_sample[sample_id][0]["reference"],
-                "answers": answers,
-                "pictures": pictures,
-                "trouble": trouble,
-            }
-        )
-    return rows
-
-
-def _pictures(item: Item, read: Reader) -> tuple[list[bytes], str | None]:
-    try:
-        return [thumbnail(read(ref, item.root)) for ref in item.sample.visuals()], None
-    except BadSample as bad:
-        return [], bad.reason

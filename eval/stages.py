@@ -11,12 +11,13 @@ from typing import Any, get_args
 
 from medvlm.data_recipes.box_text import BoxForm
 from medvlm.eval.aggregate import aggregate
+from medvlm.eval.cases import AnsweredRun, browse
 from medvlm.eval.extract import extract_rows
 from medvlm.eval.found import Found
-from medvlm.eval.gallery import gallery
 from medvlm.eval.generate import Reader
 from medvlm.eval.plan import Ask
 from medvlm.eval.report import write_report
+from medvlm.eval.report_plots import lengths_of
 from medvlm.eval.rows import Row, read_rows, write_json
 from medvlm.eval.run_folder import asked_in, read_plan, read_run, reasons_of, responses_of
 from medvlm.eval.score import score_rows
@@ -97,17 +98,28 @@ def report_stage(
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
     gallery_size: int = 36,
+    media_megabytes: float = 40.0,
 ) -> None:
-    """metrics, scores and the visuals -> report.html."""
+    """metrics, scores and the visuals -> report.html.
+
+    Args:
+        gallery_size: cases that show their picture; all cases (up to cases.MOST_CASES) show their texts.
+        media_megabytes: that pictures, scans and clips may take in the page.
+    """
     if read is None:
         from medvlm.data_recipes.readers import read
     assert read is not None
     asks, scores = read_plan(out), scores_of(out)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    items = {ask.item.sample.sample_id: ask.item for ask in asks}
-    shown = gallery(scores, responses_of(out), items, read, size=gallery_size, seed=metrics["run"]["seed"])
-    quarantine = read_rows(out / "quarantine.jsonl")
-    write_report(out / "report.html", metrics, shown, quarantine, train_metrics, extra, found)
+    run, responses = metrics["run"], responses_of(out)
+    browser = browse(
+        [AnsweredRun(name=run["model"], asks=asks, scores=scores, responses=responses)],
+        read, pictured=gallery_size, megabytes=media_megabytes, seed=run["seed"],
+    )  # fmt: skip
+    write_report(
+        out / "report.html", metrics, browser, read_rows(out / "quarantine.jsonl"), train_metrics, extra, found,
+        lengths=lengths_of(asks, responses),
+    )  # fmt: skip
 
 
 def rescore(out: Path, **report: Any) -> dict[str, Any]:

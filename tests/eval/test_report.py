@@ -95,30 +95,15 @@ def a_score(**changes):
 def test_report_escapes_and_shows_everything(tmp_path):
     scores = [a_score(), a_score(patient="a/2", correct=False, value=None, unparsed=True, rule="conflict")]
     metrics = aggregate(scores, tmp_path, not_asked={"swapped": {"no partner": 3}}, run={"model": "<b>mine</b>"})
-    row = {
-        "sample_id": "s", "source": "x", "dimension": "2d", "kind": "closed", "topic": "side", "question": "Where?",
-        "reference": "left", "pictures": [thumbnail(corner_image("IL"))], "trouble": None,
-        "answers": [
-            {"condition": "image", "text": "<script>1</script>", "verdict": "wrong", "note": "n", "truncated": True}
-        ],
-    }  # fmt: skip
     runs = tmp_path / "metrics.jsonl"
     runs.write_text("".join(json.dumps({"stage": "align", "step": i, "loss": 3.0 / (i + 1)}) + "\n" for i in range(9)))
-    quarantine = [{"where": "m:1", "reason": "torn file", "mend": "copy it again", "sample_id": None}]
-    write_report(tmp_path / "r.html", metrics, [row], quarantine, [runs], {"Preferences": {"accuracy": 0.91234}})
+    quarantine = [{"where": "m:1", "reason": "torn <script>file", "mend": "copy it again", "sample_id": None}]
+    write_report(tmp_path / "r.html", metrics, None, quarantine, [runs], {"Preferences": {"accuracy": 0.91234}})
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "<script>" not in html and "&lt;script&gt;" in html and "<b>mine</b>" not in html
-    for piece in (
-        "torn file",
-        "copy it again",
-        "Preferences",
-        "0.9123",
-        "no partner",
-        "data:image/png",
-        "align",
-        "50.0",
-    ):
+    assert "<script>file" not in html and "&lt;script&gt;file" in html and "<b>mine</b>" not in html
+    for piece in ("copy it again", "Preferences", "0.9123", "no partner", "align", "50.0", "names several choices"):
         assert piece in html, piece
+    assert "http://" not in html and "https://" not in html  # it refers to nothing outside of itself
     assert not list(tmp_path.glob("*.tmp"))
 
 
