@@ -225,7 +225,9 @@ def _one_field(name: str, title: str) -> Metric:
     return Metric(name=f"json_{name}_accuracy", title=title, kinds=("json",), counts=each(count), share=True)
 
 
-def _metric(name: str, title: str, kind: Any, counts: Counts, value: Statistic = ratio, share: bool = False) -> Metric:
+def _metric(
+    name: str, title: str, kind: QuestionKind, counts: Counts, value: Statistic = ratio, share: bool = False
+) -> Metric:
     return Metric(name=name, title=title, kinds=(kind,), counts=counts, share=share, value=value)
 
 
@@ -241,7 +243,7 @@ SCORERS: tuple[Scorer, ...] = (
             _metric("labels_macro_f1", "Labels: macro F1 of classes that occur", "labels", _per_class, macro_f1),
             # No goal: who knows all answers does not reach 1 where a class is absent.
             replace(
-                _metric("labels_macro_f1_zero", "Labels: macro F1, absent classes 0", "labels", _per_class, macro_f1_zero),
+                _metric("labels_macro_f1_zero", "Labels: macro F1, absent 0", "labels", _per_class, macro_f1_zero),
                 better="neither",
             ),
             _metric("labels_example_f1", "Labels: mean F1 of an answer", "labels", mean_of("labels_example_f1")),
