@@ -154,7 +154,8 @@ def _sample(row: Row, folder: Path, form: Form, split: Split, count: int) -> Sam
     )
 
 
-def _build(folder: Path) -> Iterator[Sample | BadSample]:
+def split_samples(folder: Path, *, only: Split | None = None) -> Iterator[Sample | BadSample]:
+    """Samples of the table; of one split, when one is given. Rows without a word in a column are no part of any."""
     rows, bad = _rows(folder)
     yield from bad
     forms = forms_of(rows)
@@ -162,7 +163,7 @@ def _build(folder: Path) -> Iterator[Sample | BadSample]:
     splits = split_rows([row.text("img_id") for row in rows])
     for row, split in zip(rows, splits, strict=True):
         counts[row.text("img_id")] += 1
-        if split is None:
+        if split is None or only not in (None, split):
             continue
         form, count = forms[row.text("question")], counts[row.text("img_id")]
         try:
@@ -186,7 +187,7 @@ RECIPE = Recipe(
     citation="Gautam et al., VLM4Bio (2024), doi 10.1145/3689096.3689458",
     owned=(TABLE, f"{IMAGES}/*.jpg", *OWNED),
     matches=_matches,
-    build=_build,
+    build=split_samples,
     about=(
         "Questions about abnormalities, landmarks, instruments, colours, places and counts in pictures of gastroscopy, "
         "colonoscopy and capsule endoscopy."

@@ -60,9 +60,13 @@ def _make(row: Row, *, folder: Path, split: Split) -> Iterable[Sample]:
     )
 
 
-def table_samples(folder: Path, name: str) -> Iterator[Sample | BadSample]:
-    """Samples of one of FILES."""
-    yield from make_samples(read_json_list(folder / name), partial(_make, folder=folder, split=FILES[name]))
+def table_samples(folder: Path, name: str, *, language: str | None = None) -> Iterator[Sample | BadSample]:
+    """Samples of one of FILES; of its rows in one language, when one is given."""
+    rows = read_json_list(folder / name)
+    if language is not None:
+        # A row whose language is no text is read, so that it is refused by name.
+        rows = (row for row in rows if isinstance(row, BadSample) or row.values.get("q_lang") in (language, None))
+    yield from make_samples(rows, partial(_make, folder=folder, split=FILES[name]))
 
 
 def _build(folder: Path) -> Iterator[Sample | BadSample]:

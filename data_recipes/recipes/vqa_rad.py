@@ -98,6 +98,15 @@ def hub_sample(row: Row, *, split: Split) -> Sample:
     )
 
 
+def _split_of(phrase_type: str) -> Split:
+    return "test" if phrase_type.startswith("test_") else "train"
+
+
+def _split_of_row(row: Row) -> Split | None:
+    phrase = row.values.get("phrase_type")
+    return _split_of(phrase) if isinstance(phrase, str) else None
+
+
 def _make(row: Row, *, folder: Path) -> Iterable[Sample]:
     phrase = row.text("phrase_type")
     yield question_sample(
@@ -105,7 +114,7 @@ def _make(row: Row, *, folder: Path) -> Iterable[Sample]:
         source=RECIPE.name,
         licence=RECIPE.licence,
         sample_id=f"{RECIPE.name}/{row.text('qid')}",
-        split="test" if phrase.startswith("test_") else "train",
+        split=_split_of(phrase),
         image=folder / IMAGES / row.text("image_name"),
         organ=row.optional("image_organ"),
     )
@@ -117,7 +126,16 @@ def _build(folder: Path) -> Iterator[Sample | BadSample]:
             if parquet_of(folder, split):
                 yield from hub_split(folder, split)
         return
-    yield from make_samples(read_json_list(folder / TABLE), partial(_make, folder=folder))
+    yield from table_samples(folder)
+
+
+def table_samples(folder: Path, *, split: Split | None = None) -> Iterator[Sample | BadSample]:
+    """Samples of the archive's table; of one split, when one is given."""
+    rows = read_json_list(folder / TABLE)
+    if split is not None:
+        # A row whose phrase_type is missing is read, so that it is refused by name.
+        rows = (row for row in rows if isinstance(row, BadSample) or _split_of_row(row) in (split, None))
+    yield from make_samples(rows, partial(_make, folder=folder))
 
 
 def hub_split(folder: Path, split: Split) -> Iterator[Sample | BadSample]:

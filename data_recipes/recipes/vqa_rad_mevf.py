@@ -43,11 +43,15 @@ def _make(row: Row, *, split: Split, folders: list[Path], fallback: Path) -> Ite
     )
 
 
+def table_samples(folder: Path, name: str) -> Iterator[Sample | BadSample]:
+    """Samples of one of FILES."""
+    make = partial(_make, split=FILES[name], folders=_image_folders(folder), fallback=folder / IMAGE_FOLDERS[0])
+    yield from make_samples(read_json_list(folder / name), make)
+
+
 def _build(folder: Path) -> Iterator[Sample | BadSample]:
-    folders = _image_folders(folder)
-    for name, split in FILES.items():
-        make = partial(_make, split=split, folders=folders, fallback=folder / IMAGE_FOLDERS[0])
-        yield from make_samples(read_json_list(folder / name), make)
+    for name in FILES:
+        yield from table_samples(folder, name)
 
 
 def _matches(folder: Path) -> bool:

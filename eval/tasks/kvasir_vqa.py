@@ -27,9 +27,7 @@ def read(folder: Path) -> Iterator[Sample | BadSample]:
             where=str(folder),
             mend="run medvlm eval fetch kvasir-vqa",
         )
-    for sample in kvasir_vqa.RECIPE.build(place):
-        if isinstance(sample, BadSample) or sample.split == "test":
-            yield sample
+    yield from kvasir_vqa.split_samples(place, only="test")
 
 
 QUESTIONS = (

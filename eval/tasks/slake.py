@@ -31,9 +31,7 @@ def read(folder: Path, *, language: str) -> Iterator[Sample | BadSample]:
             where=str(folder),
             mend=f"download {slake.RECIPE.url}, or run medvlm eval fetch slake-en, and unpack imgs.zip beside {TABLE}",
         )
-    for sample in slake.table_samples(place, TABLE):
-        if isinstance(sample, BadSample) or sample.metadata["language"] == language:
-            yield sample
+    yield from slake.table_samples(place, TABLE, language=language)
 
 
 QUESTIONS = (

@@ -25,9 +25,9 @@ def read(folder: Path) -> Iterator[Sample | BadSample]:
         BadSample: none of them is.
     """
     if place := place_of(folder, vqa_rad.TABLE):
-        yield from _test(vqa_rad.RECIPE.build(place))
+        yield from vqa_rad.table_samples(place, split="test")
     elif place := place_of(folder, "testset.json"):
-        for sample in _test(vqa_rad_mevf.RECIPE.build(place)):
+        for sample in vqa_rad_mevf.table_samples(place, "testset.json"):
             if isinstance(sample, Sample):
                 number = sample.sample_id.rpartition("/")[2]
                 sample = replace(sample, sample_id=f"{vqa_rad.RECIPE.name}/{number}", source=vqa_rad.RECIPE.name)
@@ -40,10 +40,6 @@ def read(folder: Path) -> Iterator[Sample | BadSample]:
             where=str(folder),
             mend=f"download {vqa_rad.RECIPE.url}, or run medvlm eval fetch vqa-rad",
         )
-
-
-def _test(samples: Iterator[Sample | BadSample]) -> Iterator[Sample | BadSample]:
-    return (sample for sample in samples if isinstance(sample, BadSample) or sample.split == "test")
 
 
 QUESTIONS = (
