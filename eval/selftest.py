@@ -68,7 +68,7 @@ def _table(answerer: Answerer, loaded: Loaded, out: Path) -> list[Row]:
     settings = Settings(conditions=("image",))
     plan = settings.plan(loaded.items)
     about = {"task": loaded.task.label, "cluster": loaded.task.cluster, "published": [], "differs": loaded.differs}
-    claim(out, run_row(answerer.name, loaded.items, settings, plan, about))
+    claim(out, run_row(answerer, loaded.items, settings, plan, about))
     write_plan(out, plan)
     generate(answerer, plan.asks, out, chunk_size=64, show_progress=False)
     extract_stage(out)
@@ -104,18 +104,19 @@ def _empty(table: Sequence[Row], questions: int) -> list[str]:
     return faults or ([] if questions else ["no question"])
 
 
-def _letter(question: Question) -> str:
-    """The letter of a choice's reference, found without the scorer."""
-    answer = question.answers[0].strip()
+def _letters(question: Question) -> list[str]:
+    """The letters of a choice's accepted answers, the reference first, found without the scorer."""
     letters = [chr(ord("A") + place) for place in range(len(question.choices))]
-    return answer if answer in letters else letters[list(question.choices).index(answer)]
+    answers = [answer.strip() for answer in question.answers]
+    return [text if text in letters else letters[list(question.choices).index(text)] for text in answers]
 
 
 def _closed(items: Sequence[Item], kind: str) -> list[tuple[Item, str, set[str]]]:
     """(item, its reference as a model would write it, all accepted forms) of closed questions or of choices."""
     asked = [item for item in items if item.question.kind == kind]
     if kind == "choice":
-        return [(item, _letter(item.question), {_letter(item.question)}) for item in asked]
+        found = [(item, _letters(item.question)) for item in asked]
+        return [(item, letters[0], set(letters)) for item, letters in found]
     return [
         (item, item.question.answers[0], {answer.strip().lower() for answer in item.question.answers}) for item in asked
     ]
