@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medvlm.eval.models import Answerer, ConstantModel, OracleModel, ReplayModel
+from medvlm.eval.endpoint import EndpointModel, EndpointOptions, endpoint_from
+from medvlm.eval.models import Answerer, ConstantModel, OracleModel, RandomModel, ReplayModel
+from medvlm.eval.predictions import PredictionsModel
 from medvlm.eval.slice_sets import SlicePolicy
 
-NAMES = """a checkpoint folder or hub id; transformers:ID_OR_FOLDER (any vision-language model of transformers); oracle
-(writes the reference); constant:TEXT; replay:RUN (the answers of an earlier run)"""
+NAMES = """a checkpoint folder or hub id; transformers:ID_OR_FOLDER (any vision-language model of transformers);
+endpoint:URL#MODEL_ID (an OpenAI-compatible server); predictions:FILE; replay:RUN (the answers of an earlier run);
+oracle (writes the reference); constant:TEXT; random:SEED"""
 
 DTYPES = ("float32", "bfloat16", "float16")
 AnswerBy = Literal["text", "likelihood"]
@@ -27,6 +30,7 @@ class ModelOptions:
         confidence, answer_by: as in loaded_model.LoadedModel.
         slices: how volumes and clips become pictures; None: a checkpoint shows them as it was trained to, a model
             without 3D by the default policy.
+        endpoint: how a server is asked; None: as EndpointOptions says.
         trust_remote_code: run code that comes with the weights of a transformers: model.
     """
 
@@ -37,6 +41,7 @@ class ModelOptions:
     answer_by: AnswerBy = "text"
     slices: SlicePolicy | None = None
     trust_remote_code: bool = False
+    endpoint: EndpointOptions | None = None
 
     def only(self, *read: str, name: str) -> None:
         """Raise ValueError when an option is set that a model does not read: it would change nothing."""
@@ -78,6 +83,18 @@ def choose_model(name: str, options: ModelOptions | None = None) -> Answerer:
         case "replay":
             options.only(name=name)
             return ReplayModel(Path(rest))
+        case "random":
+            options.only(name=name)
+            if not (rest or "0").isdigit():
+                raise ValueError(f"random:{rest} needs a seed: random:0")
+            return RandomModel(int(rest or 0))
+        case "predictions":
+            options.only(name=name)
+            return PredictionsModel(Path(rest))
+        case "endpoint":
+            options.only("confidence", "slices", name=name)
+            url, model = endpoint_from(rest)
+            return EndpointModel(url, model, options.endpoint, policy=options.slices, confidence=options.confidence)
         case "transformers":
             from medvlm.eval.foreign import transformers_model
 

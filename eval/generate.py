@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import VisualRef, visuals_of
-from medvlm.eval.models import Answerer, Prepares, Reads, Request, Response
+from medvlm.eval.models import Answerer, Interrupted, Prepares, Reads, Request, Response
 from medvlm.eval.noise import noisy
 from medvlm.eval.plan import Ask
 from medvlm.eval.quarantine import OF_RANK, of_request
@@ -95,7 +95,10 @@ def generate(
         def ask_all() -> None:
             nonlocal answered
             for ready, refused in _ready(pool, todo, chunk_size, answerer, read):
-                given = _answers(answerer, ready, refused)
+                try:
+                    given, gone = _answers(answerer, ready, refused), None
+                except Interrupted as stop:
+                    given, gone = _sorted_out(ready, stop.answered, refused), stop
                 append_rows(path, [_response_row(ask, response) for ask, response in given])
                 used = [{"request_id": ask.request_id, **response.usage} for ask, response in given if response.usage]
                 if used:
@@ -105,6 +108,8 @@ def generate(
                 quarantined.extend(refused)
                 answered += len(given)
                 tell()
+                if gone is not None:
+                    raise gone
 
         ranks.together(ask_all, waiting=tell)
         tell()
@@ -244,15 +249,28 @@ def _answers(
     if not ready:
         return []
     try:
-        responses = answerer.answer([request for _, request in ready])
+        answers = answerer.answer([request for _, request in ready])
     except BadSample as bad:
         if len(ready) == 1:
             quarantined.append(of_request(ready[0][0], bad))
             return []
         return [answer for pair in ready for answer in _answers(answerer, [pair], quarantined)]
-    if len(responses) != len(ready):
-        raise ValueError(f"{answerer.name} gave {len(responses)} responses to {len(ready)} requests")
-    return [(ask, response) for (ask, _), response in zip(ready, responses, strict=True)]
+    if len(answers) != len(ready):
+        raise ValueError(f"{answerer.name} gave {len(answers)} responses to {len(ready)} requests")
+    return _sorted_out(ready, dict(enumerate(answers)), quarantined)
+
+
+def _sorted_out(
+    ready: Sequence[tuple[Ask, Request]], answers: Mapping[int, Response | BadSample], quarantined: list[Row]
+) -> list[tuple[Ask, Response]]:
+    """The responses among ``answers`` (place -> answer); what cannot be answered goes to ``quarantined``."""
+    given: list[tuple[Ask, Response]] = []
+    for place, answer in answers.items():
+        if isinstance(answer, BadSample):
+            quarantined.append(of_request(ready[place][0], answer))
+        else:
+            given.append((ready[place][0], answer))
+    return given
 
 
 def _response_row(ask: Ask, response: Response) -> Row:

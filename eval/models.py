@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import Question, Turn, VisualRef
 from medvlm.eval.rows import read_rows
 from medvlm.eval.run_folder import responses_of
@@ -56,14 +58,35 @@ class Response:
     usage: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
+Answers = Sequence[Response | BadSample]
+"""In the order of the requests; a BadSample says why a request cannot be answered, ever."""
+
+
+class Interrupted(ValueError):
+    """Who answers has gone away in the middle.
+
+    Attributes:
+        answered: place of a request -> its answer, of those that came before.
+    """
+
+    def __init__(self, reason: str, *, answered: Mapping[int, Response | BadSample]) -> None:
+        super().__init__(reason)
+        self.answered = dict(answered)
+
+
 class Answerer(Protocol):
     """Anything that can be evaluated. ``name`` goes into the run folder; a folder belongs to one name."""
 
     @property
     def name(self) -> str: ...
 
-    def answer(self, requests: Sequence[Request]) -> list[Response]:
-        """One response per request, in order; a response must not depend on which others it is asked with."""
+    def answer(self, requests: Sequence[Request]) -> Answers:
+        """One answer per request, in order; it must not depend on which others it is asked with.
+
+        Raises:
+            BadSample: one of the requests cannot be answered; they are then asked one by one.
+            Interrupted: no more answers will come now.
+        """
         ...
 
 
@@ -84,6 +107,15 @@ class Prepares(Protocol):
 
     def size(self, request: Request) -> int:
         """Tokens of the prompt, roughly; requests of like size are asked together."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """An answerer to which the questions are sent over a network."""
+
+    def check_access(self, access: str | None) -> None:
+        """Raise ValueError when data of this access (see task.Access; None: own data) may not be sent there."""
         ...
 
 
@@ -119,6 +151,27 @@ class OracleModel:
 def reference_of(question: Question) -> str:
     """The reference as a model would write it: of labels all of them, else the first accepted answer."""
     return "; ".join(question.answers) if question.kind == "labels" else question.answers[0]
+
+
+@dataclass(frozen=True)
+class RandomModel:
+    """Draws a choice, each as likely, from a seed and the name of the request; says nothing where there are none."""
+
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"random:{self.seed}"
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        return [Response(text=self._drawn(request)) for request in requests]
+
+    def _drawn(self, request: Request) -> str:
+        choices = request.question.choices
+        if not choices:
+            return ""
+        place = random.Random(f"{self.seed}/{request.request_id}").randrange(len(choices))
+        return chr(ord("A") + place) if request.question.kind == "choice" else choices[place]
 
 
 class ReplayModel:

@@ -11,25 +11,25 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from medvlm.data_recipes.box_text import BoxForm, read_box, reference_boxes
 from medvlm.data_recipes.errors import BadSample
-from medvlm.eval.choose_model import DTYPES, NAMES, AnswerBy, ModelOptions, choose_model
+from medvlm.eval.choose_model import choose_model
 from medvlm.eval.controls import CONDITIONS, Condition
 from medvlm.eval.found import Found
 from medvlm.eval.generate import Reader, generate
 from medvlm.eval.media_hashes import name_by_content
-from medvlm.eval.models import Answerer, settings_of
+from medvlm.eval.models import Answerer, Remote, settings_of
 from medvlm.eval.plan import MAX_NEW_TOKENS, Item, Plan, make_plan, read_items
-from medvlm.eval.prompts import STYLES, Style
+from medvlm.eval.prompts import Style
 from medvlm.eval.quarantine import gather
 from medvlm.eval.ranks import ALONE, OtherRankEnded, Ranks, launched
 from medvlm.eval.run_folder import claim, read_plan, write_plan
-from medvlm.eval.slice_sets import SlicePolicy
+from medvlm.eval.run_options import model_options, parser_of, show_plan
 from medvlm.eval.stages import rescore
 from medvlm.eval.task import Loaded, fingerprint, ids_sha256, load
 from medvlm.eval.tasks.catalogue import task_named
@@ -164,6 +164,10 @@ def _evaluate(
     **report: Any,
 ) -> dict[str, Any]:
     _check_box_form(items, settings.box_form)
+    only = getattr(answerer, "only_conditions", settings.conditions)
+    settings = replace(settings, conditions=tuple(one for one in settings.conditions if one in only))
+    if isinstance(answerer, Remote):
+        answerer.check_access(about.get("access"))
 
     def begin() -> None:
         plan = name_by_content(settings.plan(items), show_progress=show_progress)
@@ -228,71 +232,8 @@ def _dry_run_all(settings: Settings, tasks: Sequence[Loaded], manifests: Sequenc
     for label, plan, unusable in plans:
         if label:
             print(label)
-        _dry_run(plan, unusable)
+        show_plan(plan, unusable)
     return 0 if all(plan.asks for _, plan, _ in plans) else 1
-
-
-def _dry_run(plan: Plan, bad: Sequence[BadSample]) -> None:
-    counts = Counter((a.condition, a.item.dimension, a.item.question.kind) for a in plan.asks)
-    for (condition, dimension, kind), count in sorted(counts.items()):
-        print(f"{condition:10} {dimension:6} {kind:7} {count:6}")
-    for name, reasons in plan.not_asked.items():
-        for reason, count in reasons.items():
-            print(f"{name:10} not asked {count:6}: {reason}")
-    for problem in bad[:10]:
-        print(f"unusable: {problem}")
-    print(f"{len(plan.asks)} requests; {len(bad)} unusable rows")
-    if plan.asks:
-        ask = plan.asks[0]
-        print(f"\nfirst request {ask.request_id}, sample {ask.item.sample.sample_id}:")
-        for turn in ask.turns:
-            for part in turn.content:
-                print(f"  {turn.role}: {part if isinstance(part, str) else f'<{part.kind} {part.path}>'}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="medvlm eval run", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help=NAMES + "; not needed for --dry-run")
-    parser.add_argument("--data", nargs="+", type=Path, help="manifests of evaluation samples; or give --task")
-    parser.add_argument("--task", nargs="+", help="benchmarks by name, see medvlm eval list; NAME or NAME=FOLDER")
-    parser.add_argument("--root", type=Path, default=Path("benchmarks"), help="holds the folder of each task")
-    parser.add_argument("--partial", action="store_true", help="ask a task of which not every question is there")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; of tasks: holds one run folder each")
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
-    parser.add_argument("--limit", type=int, help="samples per manifest or task")
-    parser.add_argument(
-        "--control-limit", type=int, default=200, help="samples per manifest or task under each control condition"
-    )
-    parser.add_argument("--control-report-limit", type=int, help="reports asked under each control condition")
-    parser.add_argument("--max-new-tokens", type=int, help="room for every answer; by kind of question by default")
-    parser.add_argument("--style", choices=STYLES, default="plain", help="how the answer is asked for")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights of a model that runs here; float32 by default")
-    parser.add_argument(
-        "--confidence", action="store_true", help="keep how sure the model is of its answer; for calibration"
-    )
-    parser.add_argument(
-        "--answer-by",
-        choices=get_args(AnswerBy),
-        default="text",
-        help="likelihood: questions with choices are answered by the most likely choice, not by what the model writes",
-    )
-    parser.add_argument(
-        "--slices",
-        type=SlicePolicy.from_text,
-        metavar="POLICY",
-        help="show volumes and clips as pictures, for example slices=12,plane=axial,windows=lung+bone,frames=8",
-    )
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="run code that comes with a transformers: model"
-    )
-    parser.add_argument("--device", help="cuda, cpu, ...; the GPU when there is one by default")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gallery", type=int, default=36, help="answers shown in the report")
-    parser.add_argument("--train-metrics", nargs="*", type=Path, help="metrics.jsonl of training runs, plotted")
-    parser.add_argument("--box-form", choices=get_args(BoxForm), default="box", help="how the model writes boxes")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be asked, and ask nothing")
-    return parser
 
 
 def _loaded(args: argparse.Namespace) -> list[Loaded]:
@@ -306,7 +247,7 @@ def _loaded(args: argparse.Namespace) -> list[Loaded]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 when something was scored with its visuals, 1 otherwise."""
-    parser = _parser()
+    parser = parser_of(__doc__.splitlines()[0])
     args = parser.parse_args(arguments)
     if bool(args.data) == bool(args.task):
         parser.error("give either --data MANIFEST ... or --task NAME ...")
@@ -338,17 +279,10 @@ def _run_all(
     args: argparse.Namespace, settings: Settings, tasks: Sequence[Loaded], ranks: Ranks
 ) -> dict[Path, dict[str, Any]]:
     """Run folder -> metrics."""
-    options = ModelOptions(
-        device=ranks.device(args.device),
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        confidence=args.confidence,
-        answer_by=args.answer_by,
-        slices=args.slices,
-        trust_remote_code=args.trust_remote_code,
-    )
+    options = model_options(args, ranks.device(args.device))
     answerer = ranks.together(lambda: choose_model(args.model, options))
-    shared: dict[str, Any] = {"chunk_size": 2 * args.batch_size, "gallery_size": args.gallery, "ranks": ranks}
+    at_once = args.concurrency if isinstance(answerer, Remote) else args.batch_size
+    shared: dict[str, Any] = {"chunk_size": 2 * at_once, "gallery_size": args.gallery, "ranks": ranks}
     if not tasks:
         return {args.out: evaluate(answerer, args.data, args.out, settings, train_metrics=args.train_metrics, **shared)}
     return {
