@@ -22,6 +22,7 @@ _BOXED_OBJECT = re.compile(r"\\boxed\{\s*(\{.*?\})\s*\}(?!\s*\})", re.DOTALL)
 _SAID = re.compile(r"^(?P<name>.+?)\s*[:=]\s*(?P<said>yes|no|present|absent|true|false|1|0)\s*[.,;]?$", re.IGNORECASE)
 _HOLDS = frozenset({"yes", "present", "true", "1"})
 _DENIAL = re.compile(r"\b(?:no|not|without|absent|absence|negative for|free of|denies|neither|nor|ruled out)\b")
+_DENIED_AFTER = re.compile(r"^[\s:=(–-]*(?:is|are|was|were)?\s*(?:no|not|absent|negative|excluded|ruled out)\b")
 _CLAUSE = re.compile(r"[.;\n]|\bbut\b|\bhowever\b|\balthough\b")
 _LEAD = re.compile(
     r"^(?:the\s+)?(?:final\s+)?(?:answers?|labels?|findings?|entities|list)\s*(?:are|is|:)\s*:?\s*", re.IGNORECASE
@@ -71,9 +72,14 @@ def read_labels(choices: Sequence[str], answer: str) -> Read:
     answer = _LEAD.sub("", answer.strip())
     if _bare(answer) in _NOTHING or answer.strip() == "[]":
         return NONE_OF_THEM, "none", 1
-    for rule, found in (("lines", _said_by_line(names, answer)), ("list", _listed(names, answer))):
-        if found is not None:
-            return _joined(choices, found), rule, 1
+    said = _said_by_line(names, answer)
+    if said is not None:
+        doubtful = sum(len(both) > 1 for both in said.values())
+        held = {name for name, both in said.items() if True in both}
+        return (None, "conflict", 2 * doubtful) if doubtful else (_joined(choices, held), "lines", 1)
+    listed = _listed(names, answer)
+    if listed is not None:
+        return _joined(choices, listed), "list", 1
     held, denied = _mentioned(names, answer)
     if held & denied:
         return None, "conflict", len(held) + len(denied)
@@ -84,20 +90,18 @@ def _joined(choices: Sequence[str], held: set[str]) -> str:
     return SEPARATOR.join(choice for choice in choices if choice in held) or NONE_OF_THEM
 
 
-def _said_by_line(names: dict[str, str], answer: str) -> set[str] | None:
-    """ "Edema: yes" on every line; None where a line is of another form, or a label stands twice."""
-    held: set[str] = set()
-    seen: set[str] = set()
+def _said_by_line(names: dict[str, str], answer: str) -> dict[str, set[bool]] | None:
+    """ "Edema: yes" on every line -> label -> what is said of it; None where a line is of another form."""
+    said: dict[str, set[bool]] = {}
     for line in answer.splitlines():
         if not line.strip():
             continue
         match = _SAID.match(_BULLET.sub("", line).replace("*", "").strip())
         name = names.get(_bare(match["name"])) if match else None
-        if match is None or name is None or name in seen:
+        if match is None or name is None:
             return None
-        seen.add(name)
-        held |= {name} if match["said"].lower() in _HOLDS else set()
-    return held
+        said.setdefault(name, set()).add(match["said"].lower() in _HOLDS)
+    return said
 
 
 def _listed(names: dict[str, str], answer: str) -> set[str] | None:
@@ -115,7 +119,8 @@ def _mentioned(names: dict[str, str], answer: str) -> tuple[set[str], set[str]]:
         for name in sorted(names, key=len, reverse=True):
             for match in list(re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", rest)):
                 before = rest[: match.start()]
-                (denied if _DENIAL.search(before) else held).add(names[name])
+                after = rest[match.end() :]
+                (denied if _DENIAL.search(before) or _DENIED_AFTER.match(after) else held).add(names[name])
             rest = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "#" * len(name), rest)
     return held, denied
 
