@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 from medvlm.eval.scorers.labeller import Statement, label_sentence
@@ -48,30 +49,40 @@ _WORDS: tuple[tuple[Change, str], ...] = (
 WORDS = tuple((change, re.compile(pattern)) for change, pattern in _WORDS)
 """In the order in which they claim words: "no improvement" is stable."""
 
+_OF_THE_STUDY = re.compile(r"\b(?:chest|exam\w*|study|appearance|interval|change|radiograph|film|findings)\b")
 _BREAK = re.compile(r"[,;]|\b(?:and|with|but|while|or)\b")
 _JOINED = re.compile(
     r"(?:,| and| or|, and|, or)(?: (?!new|stable|unchanged|worse|impro|increas|decreas|resol)[a-z-]+){0,2} "
 )
 
 
+_STEMS = (
+    "stable", "chang", "improv", "wors", "increas", "decreas", "new", "resol", "persist", "again", "similar", "larger",
+    "smaller", "clear", "progress", "enlarg", "regress", "longer", "disappear", "appear", "develop", "demonstrat",
+    "more", "less",
+)  # fmt: skip
+"""One of them stands in every match of WORDS: a quick way to leave a sentence out."""
+
+
 def changes(report: str) -> frozenset[tuple[str, Change]]:
     """(finding of CheXpert, else its kind, or STUDY; change) of all that the report says has or has not changed."""
+    return frozenset(pair for sentence in sentences(report) for pair in _changes_of(sentence))
+
+
+@lru_cache(maxsize=65536)
+def _changes_of(sentence: str) -> frozenset[tuple[str, Change]]:
+    if not any(stem in sentence for stem in _STEMS):
+        return frozenset()
+    stated = label_sentence(sentence)
+    if not stated:
+        return frozenset((STUDY, change) for change in _changes_in(sentence) if _OF_THE_STUDY.search(sentence))
     found: set[tuple[str, Change]] = set()
-    for sentence in sentences(report):
-        stated = label_sentence(sentence)
-        if not stated:
-            words = _changes_in(sentence)
-            if words and re.search(
-                r"\b(?:chest|exam\w*|study|appearance|interval|change|radiograph|film|findings)\b", sentence
-            ):
-                found |= {(STUDY, change) for change in words}
-            continue
-        for group in _groups(stated):
-            words = _changes_in(_around(group))
-            for one in group:
-                # Of what is not there only "resolved" is said: "no new effusion" tells of no change.
-                kept = words & {"resolved"} if one.present is False else words
-                found |= {(one.finding or one.kind, change) for change in kept}
+    for group in _groups(stated):
+        words = _changes_in(_around(group))
+        for one in group:
+            # Of what is not there only "resolved" is said: "no new effusion" tells of no change.
+            kept: set[Change] = {change for change in words if one.present is not False or change == "resolved"}
+            found |= {(one.finding or one.kind, change) for change in kept}
     return frozenset(found)
 
 

@@ -191,9 +191,12 @@ def _filled(node: object, area: str, names: set[tuple[str, bool]]) -> None:
         for one in node:
             _filled(one, area, names)
     elif isinstance(node, dict):
+        area = f"{area}/{node['area'].lower()}" if isinstance(node.get("area"), str) else area
         for name, child in node.items():
             if isinstance(child, dict) and child.get("instances"):
-                names.add((name.strip().lower(), "pleura" in area))
+                # Under the mediastinum the template has no level of names: what is filled in is about it.
+                known = area.rpartition("/")[2] if name == "infos" else name.strip().lower()
+                names.add((known, "pleura" in area))
             elif isinstance(child, dict | list):
                 _filled(child, f"{area}/{name.lower()}", names)
 

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 from medvlm.data_recipes.sample import Question, Sample, Turn
 from medvlm.eval.metric import Answered
 from medvlm.eval.plan import Item
-from medvlm.eval.scorers import chexpert_scores
+from medvlm.eval.scorers import change_words, chexpert_scores
 from medvlm.eval.scorers.change_words import changes
 from medvlm.eval.scorers.chexpert_labels import LABELS, states_of
 from medvlm.eval.scorers.clinical import SCORERS
@@ -284,6 +284,8 @@ def test_measurements_are_paired_once_and_within_the_tolerance():
 )
 def test_changes(report, expected):
     assert changes(report) == expected
+    hit = any(pattern.search(report.lower()) for _, pattern in change_words.WORDS)
+    assert not hit or any(stem in report.lower() for stem in change_words._STEMS), "the quick test hides nothing"
 
 
 def test_changes_by_hand():
