@@ -15,6 +15,7 @@ from medvlm.eval.cases import AnsweredRun, browse
 from medvlm.eval.extract import extract_rows
 from medvlm.eval.found import Found
 from medvlm.eval.generate import Reader
+from medvlm.eval.marks import with_marks
 from medvlm.eval.plan import Ask
 from medvlm.eval.report import write_report
 from medvlm.eval.report_plots import lengths_of
@@ -61,16 +62,7 @@ def scores_of(out: Path) -> list[Row]:
     scores = read_rows(out / "scores.jsonl")
     if not scores:
         raise ValueError(f"{out} has no scores.jsonl; run medvlm eval score {out}")
-    for path in sorted(out.glob("marks.*.jsonl")):
-        name = path.name.removeprefix("marks.").removesuffix(".jsonl")
-        marks = {row["request_id"]: row for row in read_rows(path, allow_torn=True)}
-        for row in scores:
-            mark = marks.get(row["request_id"])
-            if mark is not None:
-                row["flags"] = [*row["flags"], *(f"{name}: {flag}" for flag in mark.get("flags", ()))]
-                row |= {key: value for key, value in mark.items() if key not in ("request_id", "flags")}
-                row["added"] = [*row.get("added", ()), name]
-    return scores
+    return with_marks(out, scores)
 
 
 def aggregate_stage(out: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 import numpy as np
 
+from medvlm.data_recipes.sample import QuestionKind
 from medvlm.eval.metric import Answered, Marks, Metric, Scorer, each, mean_of
 from medvlm.eval.rows import Row
 from medvlm.eval.scorers import meteor
@@ -90,7 +91,7 @@ def _counts(key: str) -> Callable[[Row], list[float]]:
     return lambda row: [float(count) for count in row[key]]
 
 
-_REPORT = ("report",)
+_REPORT: tuple[QuestionKind, ...] = ("report",)
 
 SCORERS: tuple[Scorer, ...] = (
     Scorer(
