@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key-variable", default="OPENAI_API_KEY", help="environment variable with the judge's key")
     parser.add_argument("--concurrency", type=int, default=8, help="judgements asked at a time")
     parser.add_argument("--approved-endpoint", nargs="*", default=[], metavar="HOST",
-                        help="hosts that the terms of the data allow; no others get data that are not open")  # fmt: skip
+                        help="hosts that the terms of the data allow; no others get closed data")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="mark everything anew, also what other settings marked")
     return parser
 
