@@ -131,8 +131,8 @@ TASK = Task(
     folder=NAME,
     read=read,
     n=88_996,
-    n_source="QA items of QA_information/Open-access (42 datasets, 82,059 pictures), as counted publicly from the "
-    "files; 127,995 with the restricted part",
+    n_source="QA items of QA_information/Open-access, as github.com/GiovanniCornejo/MediVision-OmniMedVQA counts them: "
+    "42 datasets, 82,059 pictures; 127,995 items with the restricted part",
     example=example,
     licence=LICENCE,
     url="https://huggingface.co/datasets/foreverbeliever/OmniMedVQA",
