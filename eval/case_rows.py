@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvlm.data_recipes.box_text import read_box
+from medvlm.eval.extract import choice_index, options
 from medvlm.eval.gallery import note, verdict, worth
 from medvlm.eval.pictures import Embedded
 from medvlm.eval.plan import Ask, Item
@@ -51,7 +52,7 @@ def case_row(
         tags: of the case.
     """
     ask, score = asked[0][0]
-    sample = ask.item.sample
+    sample, choices, right = ask.item.sample, _choices(ask), _right(ask)
     return {
         "id": sample.sample_id,
         "source": sample.source,
@@ -60,8 +61,11 @@ def case_row(
         "dimension": ask.item.dimension,
         "modality": str(sample.metadata.get("modality", "") or ""),
         "question": short(ask.prompt),
-        "choices": list(ask.question.choices),
-        "reference": [short(answer) for answer in ask.question.answers],
+        "choices": choices,
+        "right": right,
+        "reference": [f"{chr(65 + place)}. {choices[place]}" for place in right]
+        if ask.question.kind == "choice"
+        else [short(answer) for answer in ask.question.answers],
         "tags": list(tags),
         "verdict": verdict(score),
         "worth": worth(score),
@@ -75,6 +79,21 @@ def case_row(
         "media": [],
         "missing": [],
     }
+
+
+def _choices(ask: Ask) -> list[str]:
+    """The choices as shown; where the manifest lists bare letters, their texts out of the question."""
+    shown = list(ask.question.choices)
+    bare = shown == [chr(65 + place) for place in range(len(shown))]
+    return list(options(ask.question, ask.prompt)) if bare else shown
+
+
+def _right(ask: Ask) -> list[int]:
+    """Places of the choices that are right."""
+    if ask.question.kind not in ("closed", "choice"):
+        return []
+    places = (choice_index(ask.question, answer, ask.prompt) for answer in ask.question.answers)
+    return sorted({place for place in places if place is not None})
 
 
 def _answer(run: int, first: Ask, ask: Ask, score: Row, text: str, short: Shortened) -> Row:

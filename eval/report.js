@@ -2,7 +2,7 @@
 /* The browser of cases: a list that draws only the rows in sight, filters, and the chosen case with its answers.
    All that models and data say goes through textContent (report_viewer.js: make), never through HTML. */
 
-const ROW = 64;
+const ROW = 78;
 const MARKS = { right: "✓", wrong: "✗", partly: "≈", unparsed: "?", unmarked: "·" };
 const WORDS = { right: "right", wrong: "wrong", partly: "partly right", unparsed: "unreadable", unmarked: "not marked" };
 const DIMENSIONS = { "2d": "2D", "3d": "3D", video: "video", text: "text", mixed: "mixed" };
@@ -200,6 +200,7 @@ class Browser {
       },
       make("span", { className: `mark ${one.verdict}`, title: WORDS[one.verdict] }, this.markOf(one)),
       make("span", { className: "ask" }, one.question.split("\n")[0]),
+      make("span", { className: "soft reply" }, "→ ", this.replyOf(one)),
       make(
         "span",
         { className: "soft line" },
@@ -209,6 +210,14 @@ class Browser {
     );
     row.style.top = `${place * ROW}px`;
     return row;
+  }
+
+  replyOf(one) {
+    const replies = this.runs.map((_, run) => {
+      const answer = one.answers.find((other) => other.run === run);
+      return (answer.value ?? answer.text).trim().split("\n")[0] || "(nothing)";
+    });
+    return replies.join(" | ");
   }
 
   markOf(one) {
@@ -250,7 +259,16 @@ class Browser {
     if (this.opened === one) return;
     this.opened = one;
     const long = one.kind === "report" || one.answers.some((answer) => answer.text.length > 400);
-    detail.replaceChildren(this.head(one), ...this.visuals(one), this.asked(one), ...this.told(one, long));
+    const visuals = this.visuals(one);
+    detail.replaceChildren(
+      this.head(one),
+      make(
+        "div",
+        { className: visuals.length ? "case with-visuals" : "case" },
+        visuals.length ? make("div", { className: "left" }, ...visuals) : "",
+        make("div", { className: "text" }, this.asked(one), ...this.told(one, long)),
+      ),
+    );
     detail.scrollTop = 0;
   }
 
@@ -280,10 +298,9 @@ class Browser {
 
   asked(one) {
     const given = new Set(one.answers.filter((answer) => answer.condition === one.answers[0].condition).map((answer) => answer.value));
-    const right = new Set(one.reference.map((text) => text.toLowerCase()));
     const choices = one.choices.map((choice, place) => {
       const letter = String.fromCharCode(65 + place);
-      const isRight = right.has(choice.toLowerCase()) || (one.kind === "choice" && right.has(letter.toLowerCase()));
+      const isRight = one.right.includes(place);
       const isGiven = given.has(choice.trim().toLowerCase());
       const says = [isRight ? "reference" : "", isGiven ? "answered" : ""].filter(Boolean).join(", ");
       return make(

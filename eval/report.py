@@ -20,6 +20,7 @@ from medvlm.eval.report_tables import (
     condition_name,
     dimensions_of,
     gaps,
+    glance,
     headline_rows,
     main_condition,
     tiers,
@@ -61,10 +62,11 @@ def write_report(
         path,
         "report.html",
         metrics={"against_controls": None, "abstention": None, "patient_level": None} | dict(metrics),
-        run=_known(run),
-        private=_private(run),
+        run=known(run),
+        private=before_sharing(run),
         tiers=shown_tiers if any(tier["rows"] for tier in shown_tiers) else [],
         bounds=any(row.get("upper") is not None for tier in shown_tiers for row in tier["rows"]),
+        glance=glance(table),
         condition=condition_name(main_condition(table)),
         gaps=gaps(metrics),
         headline=headline_rows(table),
@@ -84,7 +86,7 @@ def write_report(
     )
 
 
-def _known(run: Mapping[str, Any]) -> dict[str, Any]:
+def known(run: Mapping[str, Any]) -> dict[str, Any]:
     """``run`` with the keys that the template asks for, whichever run folder it comes from."""
     absent = dict.fromkeys(
         ("manifests", "splits", "differs", "limit", "seed", "unanswered", "requests", "cluster", "access"), None
@@ -92,7 +94,7 @@ def _known(run: Mapping[str, Any]) -> dict[str, Any]:
     return absent | dict(run)
 
 
-def _private(run: Mapping[str, Any]) -> tuple[str, str] | None:
+def before_sharing(run: Mapping[str, Any]) -> tuple[str, str] | None:
     """What to say before the page is passed on, as heading and sentence; None when all of it is open."""
     access = run.get("access")
     if access == "open":
@@ -114,7 +116,8 @@ def _bars(table: Sequence[Row]) -> list[tuple[str, Markup]]:
     found = []
     for metric in BARS:
         for dimension in dimensions_of(table):
-            svg = accuracy_bars(table, dimension, metric)
+            topics = {row["topic"] for row in table if (row["metric"], row["dimension"]) == (metric, dimension)}
+            svg = accuracy_bars(table, dimension, metric) if len(topics - {"all"}) > 1 else None
             if svg is not None:
                 found.append((f"{title_of(metric)}, {NAMES.get(dimension, dimension)}", Markup(svg)))
     return found

@@ -48,8 +48,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, points=_points, number=_number, p_value=_p_value, picture=_picture, sum_values=_sum_values,
-        with_unit=_with_unit,
+        percent=_percent, points=_points, number=_number, short=_short, p_value=_p_value, picture=_picture,
+        sum_values=_sum_values, with_unit=_with_unit,
     )  # fmt: skip
     environment.globals.update(titles=title_of, units=unit_of)
     return environment
@@ -74,6 +74,10 @@ def _with_unit(row: dict[str, Any], unit: str = "share") -> dict[str, Any]:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _picture(png: bytes) -> str:

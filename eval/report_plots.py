@@ -161,6 +161,7 @@ def _lengths(lengths: Lengths) -> dict[str, Any]:
         axes.set_yticks(range(len(names)), [LABELS.get(name, name) for name in names])
         axes.invert_yaxis()
         axes.set_xlim(left=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("words", color=INK)
         axes.grid(axis="x", color=INK, alpha=0.12)
         figures.append(_figure(f"{kind.capitalize()} answers", svg_of(figure, f"Lengths of {kind} answers")))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from medvlm.eval.main_metrics import ACCURACY
+from medvlm.data_recipes.sample import QuestionKind
+from medvlm.eval.main_metrics import ACCURACY, main_metrics
 from medvlm.eval.metric import TIERS
 from medvlm.eval.plan import DIMENSIONS
-from medvlm.eval.plots import LABELS
+from medvlm.eval.plots import CONSTANTS, LABELS
 from medvlm.eval.rows import Row
 from medvlm.eval.scorers.catalogue import METRICS
 
@@ -72,6 +73,28 @@ def tiers(table: Sequence[Row]) -> list[dict[str, Any]]:
         }
         for letter, name in TIERS.items()
     ]
+
+
+def glance(table: Sequence[Row]) -> list[dict[str, Any]]:
+    """The one figure of each kind of question, and what it must be seen against: the controls and the best constant."""
+    main = main_condition(table)
+    known = {(r["metric"], r["condition"]): r for r in table if r["dimension"] == r["topic"] == "all"}
+    conditions = list(dict.fromkeys(row["condition"] for row in table if row["condition"] != main))
+    cards = []
+    chosen = main_metrics(get_args(QuestionKind))
+    for metric in dict.fromkeys(chosen[kind] for kind in get_args(QuestionKind) if kind in chosen):
+        row = known.get((metric.name, main))
+        if row is None or row["value"] is None:
+            continue
+        against = [(name, condition_name(name), known.get((metric.name, name))) for name in conditions]
+        against.append(("majority", condition_name("majority"), known.get((CONSTANTS.get(metric.name, ""), main))))
+        shown = [
+            {"key": key, "name": name, "row": other}
+            for key, name, other in against
+            if other is not None and other["value"] is not None
+        ]
+        cards.append({"title": title_of(metric.name), "row": row, "against": shown})
+    return cards
 
 
 def beside(table: Sequence[Row]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ function drawBoxes(svg, rectangles) {
   );
 }
 
-const boxName = (box) => (box.what === "reference" ? "reference" : `answer run-${box.run}`);
+const boxName = (box) => (box.what === "reference" ? "box-reference" : `box-answer run-${box.run}`);
 
 const flat = (box) => ({
   x: box.low[0],
@@ -349,7 +349,9 @@ function scanViewer(about, text, boxes, title, runs) {
   const preset = (name, [low, high]) =>
     make("button", { type: "button", className: "plain", "data-preset": name, onclick: () => setWindow(low, high) }, name);
   const figure = make("figure", { className: "viewer" }, stage);
+  const own = Object.values(about.presets).every((pair) => pair[0] !== about.window[0] || pair[1] !== about.window[1]);
   figure.append(
+    ...(about.shape[0] > 1 ? [make("div", { className: "controls" }, slider, said)] : []),
     make(
       "div",
       { className: "controls" },
@@ -369,17 +371,16 @@ function scanViewer(about, text, boxes, title, runs) {
             ),
           )
         : []),
-      ...(about.shape[0] > 1 ? [slider, said] : []),
       largerButton(figure),
+      value,
     ),
     make(
       "div",
       { className: "controls", role: "group", "aria-label": "Window" },
-      preset("Own", about.window),
+      ...(own ? [preset("Own", about.window)] : []),
       ...Object.entries(about.presets).map(([name, pair]) => preset(name, pair)),
       make("label", {}, "level", level),
       make("label", {}, "width", width),
-      value,
     ),
     make("div", { className: "controls" }, ...boxLegend(boxes, runs)),
     make(

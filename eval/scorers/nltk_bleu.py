@@ -15,7 +15,7 @@ from nltk.translate.bleu_score import sentence_bleu
 
 def dotted_words(text: str) -> list[str]:
     """Words between blanks, a full stop being one of its own: the tokens of MedEvalKit, and of RadCliQ's BLEU-2."""
-    return text.lower().replace(".", " .").split(" ")
+    return text.lower().replace(".", " .").split()
 
 
 def nltk_bleu(answer: str, references: Sequence[str], order: int = 4) -> float:
