@@ -301,6 +301,8 @@ def test_changes_by_hand():
     assert value("change_reversed", rows) == 1.0
     assert "neither text states a change" in rows[1]["flags"]
     assert value("change_f1", rows[1:2]) is None
+    metric = next(one for scorer in SCORERS for one in scorer.metrics if one.name == "change_f1")
+    assert [count is None for count in metric.counts(rows)] == [False, True, False], "left out, and counted as such"
     assert value("change_f1", rows[2:]) == 0.0
 
 
