@@ -22,7 +22,7 @@ _ALIASES = {
 
 
 def plain_text(text: str) -> str:
-    return " ".join(DECORATION.sub("", text).split()).strip(" .,;:!").lower()
+    return " ".join(DECORATION.sub("", text).split()).strip(" .,;:!。，；：！？、").lower()
 
 
 def closed_rules(question: Question, texts: Sequence[str], answer: str, prompt: str) -> list[tuple[str, set[int]]]:
@@ -63,6 +63,17 @@ def _exact(texts: Sequence[str], answer: str) -> set[int]:
     return {place for place, text in enumerate(texts) if plain == text or plain in _ALIASES.get(text, ())}
 
 
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+
+
+def _as_word(name: str) -> str:
+    """A pattern of ``name`` as a whole word. Chinese has no spaces: there a name of two characters or more may stand
+    anywhere (the longest is looked for first: "不包含" before "包含"), one of a single character only alone."""
+    if len(name) > 1 and _CHINESE.search(name):
+        return rf"(?<!不是)(?<!并非)(?<!而非){re.escape(name)}"
+    return rf"(?<!\w){re.escape(name)}(?!\w)"
+
+
 def _mentions(texts: Sequence[str], answer: str) -> set[int]:
     """Choices named as whole words; the longest first, so that "left lung" is not also "lung"; "not X" is no X."""
     rest = plain_text(answer)
@@ -72,7 +83,7 @@ def _mentions(texts: Sequence[str], answer: str) -> set[int]:
     )
     found: set[int] = set()
     for name, place in names:
-        word = rf"(?<!\w){re.escape(name)}(?!\w)"
+        word = _as_word(name)
         rest = re.sub(rf"\b(?:not|rather than|instead of)\s+(?:(?:on|in|the)\s+)*{word}", " ", rest)
         if re.search(word, rest):
             found.add(place)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from rich.console import Console
+from rich.progress import track
 
 from medvlm.eval.task import Task, load
 from medvlm.eval.tasks.catalogue import task_named
@@ -31,7 +36,41 @@ def fetch(task: Task, root: Path, *, revision: str | None = None) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         terms = "" if task.access == "open" else f"; it is {task.access}: accept its terms at {task.url} and log in"
         raise ValueError(f"the hub did not give {task.hub} ({type(error).__name__}){terms}") from error
+    for archive in sorted(folder.rglob("*.zip")):
+        unpack(archive)
     return folder
+
+
+def unpack(archive: Path) -> int:
+    """Write the files of a ZIP archive beside it, each whole or not at all; those that are there are passed over.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        ValueError: the archive is damaged, or a name in it leads out of the folder.
+    """
+    folder, written = archive.parent.resolve(), 0
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [member for member in content.infolist() if not member.is_dir()]
+            for member in track(members, f"unpacking {archive.name}", console=Console(stderr=True), transient=True):
+                path = (folder / member.filename).resolve()
+                if not path.is_relative_to(folder):
+                    raise ValueError(
+                        f"{archive} holds {member.filename!r}, which leads out of its folder; do not use it"
+                    )
+                if path.exists() and path.stat().st_size == member.file_size:
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part = path.with_name(f".{path.name}.part")
+                with content.open(member) as source, part.open("wb") as file:
+                    shutil.copyfileobj(source, file)
+                part.replace(path)
+                written += 1
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{archive} is damaged ({error}); delete it and fetch again") from error
+    return written
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

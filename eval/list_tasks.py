@@ -39,7 +39,7 @@ def show_one(task: Task, console: Console) -> None:
     rows = [
         ("questions", f"{task.n:,} ({task.n_source})"),
         ("fingerprint", fingerprint(task)),
-        ("ids", task.ids_sha256 or "not known: no complete copy of the split was seen"),
+        ("ids", _ids(task) or "not known: no complete copy of the split was seen"),
         ("files", f"ROOT/{task.folder}/, from {task.url}" + (f" or hub dataset {task.hub}" if task.hub else "")),
         ("access", f"{task.access}; licence {task.licence}"),
         ("intervals", f"over {'patients' if task.cluster == 'patient' else 'studies'}"),
@@ -58,6 +58,10 @@ def show_one(task: Task, console: Console) -> None:
         for part in message["content"]:
             text = part["text"] if part["type"] == "text" else f"<{part['type']} {part['path']}>"
             console.print(f"  {message['role']}: {text}", highlight=False, markup=False)
+
+
+def _ids(task: Task) -> str:
+    return task.ids_sha256 if isinstance(task.ids_sha256, str) else ", ".join(task.ids_sha256 or ())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
