@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef
+from medvlm.eval.models import ConstantModel
 from medvlm.eval.plan import Ask, Item, Plan, make_plan
 from medvlm.eval.rows import write_rows
 from medvlm.eval.run import Settings, run_row
@@ -131,7 +132,7 @@ def make(out: Path, answers: int, patients: int, seed: int = 0) -> None:
     settings = Settings(conditions=("image",))
     plan: Plan = make_plan(items, conditions=settings.conditions)
     about = {"task": None, "manifests": ["made-up"], "cluster": "patient"}
-    claim(out, run_row("drawn", items, settings, plan, about))
+    claim(out, run_row(ConstantModel("drawn"), items, settings, plan, about))
     write_plan(out, plan)
     write_rows(out / RESPONSES.format(rank=0), (_response(ask, draw) for ask in plan.asks))
 
