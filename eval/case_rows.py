@@ -126,7 +126,8 @@ def _marks(score: Row) -> list[list[str]]:
             continue
         parts = value.items() if isinstance(value, dict) else [("", value)]
         for part, inner in parts:
-            if inner in (None, [], {}, "") or isinstance(inner, dict):
+            numbers = isinstance(inner, list) and not all(isinstance(one, str) for one in inner)  # counts of a corpus
+            if inner in (None, [], {}, "") or isinstance(inner, dict) or numbers:
                 continue
             said = ", ".join(map(str, inner)) if isinstance(inner, list) else _said(inner)
             found.append([" ".join(f"{key} {part}".replace("_", " ").split()), said[:300]])

@@ -21,6 +21,8 @@ TAGS: Mapping[str, str] = {
     "invented": "Invented finding",
     "missed": "Missed finding",
     "wrong_side": "Wrong side",
+    "wrong_number": "Wrong measurement",
+    "reversed": "Change reversed",
     "blind": "Right without the image",
     "swayed": "Right with another image",
     "seen": "Right only with its image",
@@ -45,7 +47,6 @@ def tags_of(scores: Sequence[Row]) -> list[str]:
     """
     first, *others = scores
     word = verdict(first)
-    findings = first.get("findings") or {}
     under: dict[str, set[str]] = defaultdict(set)  # in every order of the choices there is an answer
     for row in others:
         under[row["condition"]].add(verdict(row))
@@ -55,9 +56,11 @@ def tags_of(scores: Sequence[Row]) -> list[str]:
         "refused": first["rule"] == "refused",
         "empty": first["empty"],
         "truncated": first["truncated"],
-        "invented": bool(findings.get("invented")),
-        "missed": bool(findings.get("missed")),
+        "invented": bool(_count(first, "findings", "invented")),
+        "missed": bool(_count(first, "findings", "missed")),
         "wrong_side": _wrong_side(first),
+        "wrong_number": any(_count(first, "numbers", key) for key in ("invented", "missed")),
+        "reversed": bool(_count(first, "changes", "reversed")),
         "degenerate": bool(first.get("flags")),
     } | ({"wrong": True} if word == "wrong" else {})
     if first["condition"] == "image":
@@ -78,7 +81,12 @@ def _wrong_side(score: Row) -> bool:
     """A side was asked for and another one given, or a scorer of reports found one on the other side."""
     if score["kind"] == "closed" and set(score.get("choices", ())) <= _SIDES:
         return not score["unparsed"] and not score["correct"]
-    return any(bool(score.get(key)) for key in ("wrong_side", "side_errors"))
+    return bool(_count(score, "sides", "flipped"))
+
+
+def _count(score: Row, mark: str, key: str) -> int:
+    """A count that a scorer of reports made of one answer; 0 where it did not mark it."""
+    return int((score.get(mark) or {}).get(key) or 0)
 
 
 def comparison_tags(a: Row, b: Row) -> list[str]:

@@ -194,11 +194,11 @@ class Browser {
     const row = make(
       "div",
       {
-        className: `row ${one.verdict}`, role: "option", id: `case-${place}`, "data-place": String(place),
+        className: this.runs.length > 1 ? "row two-runs" : "row", role: "option", id: `case-${place}`, "data-place": String(place),
         "aria-selected": String(place === this.place), "aria-posinset": String(place + 1),
         "aria-setsize": String(this.shown.length),
       },
-      make("span", { className: `mark ${one.verdict}`, title: WORDS[one.verdict] }, this.markOf(one)),
+      make("span", { className: "marks" }, ...this.marksOf(one)),
       make("span", { className: "ask" }, one.question.split("\n")[0]),
       make("span", { className: "soft reply" }, "→ ", this.replyOf(one)),
       make(
@@ -220,10 +220,9 @@ class Browser {
     return replies.join(" | ");
   }
 
-  markOf(one) {
-    if (this.runs.length === 1) return MARKS[one.verdict];
+  marksOf(one) {
     const words = this.runs.map((_, run) => one.answers.find((answer) => answer.run === run).verdict);
-    return words.map((word) => MARKS[word]).join("");
+    return words.map((word) => make("span", { className: `mark ${word}`, role: "img", "aria-label": WORDS[word] }, MARKS[word]));
   }
 
   select(place, byHand = false) {
