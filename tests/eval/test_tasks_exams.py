@@ -144,6 +144,7 @@ def test_other_disciplines_are_left_out_and_a_wrong_letter_is_refused(tmp_path):
     path = tmp_path / "SuperGPQA-all.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert {row["discipline"] for row in rows} == {"Medicine", "Law"}
+    assert len(items("supergpqa-med", tmp_path)) == sum(row["discipline"] == "Medicine" for row in rows)
     rows[0]["answer_letter"] = "A" if rows[0]["answer_letter"] != "A" else "B"
     write_json_lines(path, rows)
     assert len(refused("supergpqa-med", tmp_path)) == 1
