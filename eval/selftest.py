@@ -83,7 +83,7 @@ def _is_mark(row: Row) -> bool:
 
 
 def _oracle(table: Sequence[Row]) -> list[str]:
-    marks = [row for row in table if _is_mark(row)]
+    marks = [row for row in table if _is_mark(row) and row["value"] is not None]
     faults = [
         f"{row['metric']} is {row['value']:.4f} for who knows the answers"
         for row in marks
