@@ -16,6 +16,9 @@
     medvlm eval list                               the benchmarks, and what to know of each; eval fetch T: its files
     medvlm eval run --model M --task vqa-rad --out runs/eval   ask, read, mark, report; --data for your own questions
     medvlm eval rescore RUN                        all stages but the asking; also extract, score, aggregate, report
+    medvlm eval mark RUN --with bertscore          learned scores, each in its own process; or a judge
+    medvlm eval compare A B                        two runs, question by question: differences with intervals
+    medvlm eval export RUN --to latex --out T.tex  tables; ReXrank predictions, lm-eval results, inspect logs
     medvlm eval audit RUN                          a sheet for a person to mark: how often are answers misread?
     medvlm eval contamination RUN --train M.jsonl  was the test in the training? the score with and without the copies
     medvlm eval selftest                           is the ruler straight? every task, with answers of known score
@@ -57,6 +60,9 @@ COMMANDS = {
     ("eval", "aggregate"): "medvlm.eval.stages:aggregate_main",
     ("eval", "report"): "medvlm.eval.stages:report_main",
     ("eval", "rescore"): "medvlm.eval.stages:rescore_main",
+    ("eval", "mark"): "medvlm.eval.mark",
+    ("eval", "compare"): "medvlm.eval.compare",
+    ("eval", "export"): "medvlm.eval.export",
     ("eval", "audit"): "medvlm.eval.audit",
     ("eval", "contamination"): "medvlm.eval.contamination",
     ("eval", "selftest"): "medvlm.eval.selftest",

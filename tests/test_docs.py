@@ -18,8 +18,12 @@ from medvlm.data_recipes.readers import clip, dicom, nifti, numpy_archive, numpy
 from medvlm.data_recipes.sample import from_json
 from medvlm.scripts.cli import COMMANDS
 from medvlm.scripts.dataset_pages import MADE, pages
+from medvlm.scripts.marked_page import with_block
 from medvlm.scripts.recipe_table import BEGIN, END, recipe_table, with_table
 from medvlm.scripts.recipe_table import main as recipe_table_main
+from medvlm.scripts.task_table import BEGIN as TASKS_BEGIN
+from medvlm.scripts.task_table import END as TASKS_END
+from medvlm.scripts.task_table import task_table
 from medvlm.train import config
 from medvlm.train.config import load_curriculum
 
@@ -151,6 +155,13 @@ def test_every_field_of_a_curriculum_is_described():
 def test_the_table_of_datasets_is_that_of_the_recipes():
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     assert with_table(page, recipe_table()) == page, "run python -m medvlm.scripts.recipe_table --write docs/data.md"
+
+
+def test_the_table_of_tasks_is_that_of_the_tasks():
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert with_block(page, TASKS_BEGIN, TASKS_END, task_table()) == page, (
+        "run python -m medvlm.scripts.task_table --write docs/tasks.md"
+    )
 
 
 def test_the_pages_of_datasets_are_those_of_the_recipes():
