@@ -16,7 +16,7 @@ FINDINGS: Mapping[str, str] = {
     "pleural effusion": r"(?<!pericardial )(?:effusions?|hydrothorax|pleural fluid)",
     "pneumothorax": r"(?:hydro)?pneumothora(?:x|ces)",
     "consolidation": r"consolidations?",
-    "pulmonary edema": r"(?:pulmonary |interstitial |alveolar )?o?edema",
+    "pulmonary edema": r"(?<!pedal )(?<!peripheral )(?:pulmonary |interstitial |alveolar )?o?edema",
     "atelectasis": r"atelecta(?:sis|tic)",
     "pneumonia": r"pneumonia",
     "nodule": r"nodules?|nodular (?:densit\w+|opacit\w+|lesions?)",
@@ -44,10 +44,12 @@ _OTHER_NEGATION = re.compile(
 )
 _DOUBT = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|may|might|could|suspicio\w+|suspect\w*|question\w*|likely|concern\w*|equivocal|"
-    r"borderline|versus|vs|rule out|evaluate|suggest\w*|consider\w*|if|or|differential|consistent with|compatible|"
-    r"represent\w*|correlat\w*|vague|presum\w+|mimic\w*|artifact\w*|worrisome|possibility|potential\w*|reflect\w*)\b|/"
+    r"borderline|versus|vs|rule out|evaluat\w*|assess\w*|limit\w*|suggest\w*|consider\w*|if|differential|"
+    r"consistent with|compatible|represent\w*|correlat\w*|vague|presum\w+|mimic\w*|artifact\w*|worrisome|"
+    r"possibility|potential\w*|reflect\w*|doubt\w*|unless|detect\w*|sensitiv\w+|drained)\b|/"
 )
-_PAST = re.compile(r"\b(?:history|previous(?:ly)?|prior|status post|s/p|known|comparison|removed|interval)\b")
+_PAST = re.compile(r"\b(?:history|previous(?:ly)?|prior|status post|s/p|known|comparison|removed|interval|ct|mri?)\b")
+"""Of another time or another picture."""
 _NOT_THE_FINDING = re.compile(r"\b(?:but|however|although|except|other than|apart from|aside from|chang\w+|increas\w+|"
                               r"decreas\w+|worsen\w+|improv\w+|is|are|was|were|has|have|with)\b")  # fmt: skip
 _QUALIFIED = re.compile(
@@ -70,6 +72,9 @@ _HEART_IN_DOUBT = re.compile(
     r"\b(?:top normal|upper normal|borderline|enlarge\w*|prominent|large)\b.*\b(?:heart|cardi\w+)\b"
 )
 """Says something of the size of the heart that is neither plainly normal nor plainly enlarged."""
+
+UNCLEAR = "unclear"
+"""A side of a single sentence that makes the side of the finding unknown."""
 
 _SIDES = (
     ("both sides", r"bilateral(?:ly)?|bibasilar|bibasal|biapical|both (?:lungs|sides|lung bases|bases|apices)"),
@@ -120,12 +125,12 @@ def _read(sentence: str, match: re.Match[str], *, alone: bool) -> Stated | None:
     Args:
         alone: it names no other finding, so that a side in it is the side of this one.
     """
-    if "xxxx" in sentence or "___" in sentence or _DOUBT.search(re.sub(r"\b(?:or)\b", " ", sentence)):
+    if "xxxx" in sentence or "___" in sentence or _DOUBT.search(sentence):
         return None
     denial = _DENIES.search(sentence)
     if denial is None:
         plain = not (_OTHER_NEGATION.search(sentence) or _PAST.search(sentence) or re.search(r"\bor\b", sentence))
-        return Stated(present=True, side=_side(sentence) if alone else None) if plain else None
+        return Stated(present=True, side=_side(sentence, alone=alone)) if plain else None
     between = sentence[denial.end() : match.start()]
     after = sentence[match.end() :]
     if match.start() < denial.end() or _OTHER_NEGATION.search(sentence) or _PAST.search(sentence):
@@ -139,9 +144,12 @@ def _read(sentence: str, match: re.Match[str], *, alone: bool) -> Stated | None:
     return Stated(present=False)
 
 
-def _side(sentence: str) -> str | None:
+def _side(sentence: str, *, alone: bool) -> str | None:
+    """The side that ``sentence`` names; None for none, UNCLEAR where it is not told whose or which."""
     named = [side for side, pattern in _SIDES if re.search(rf"\b(?:{pattern})\b", sentence)]
-    return named[0] if len(named) == 1 else None
+    if not named:
+        return None
+    return named[0] if alone and len(named) == 1 else UNCLEAR
 
 
 def _agreed(readings: list[Stated | None]) -> Stated | None:
@@ -150,4 +158,4 @@ def _agreed(readings: list[Stated | None]) -> Stated | None:
     sides = {one.side for one in readings if one is not None and one.side is not None}
     first = readings[0]
     assert first is not None
-    return Stated(present=first.present, side=sides.pop() if len(sides) == 1 else None)
+    return Stated(present=first.present, side=sides.pop() if len(sides) == 1 and UNCLEAR not in sides else None)

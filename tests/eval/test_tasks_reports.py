@@ -17,17 +17,11 @@ from medvlm.data_recipes.sample import Sample, VisualRef
 from medvlm.eval.controls import patient_of
 from medvlm.eval.plan import Item
 from medvlm.eval.strata import strata_of
-from medvlm.eval.task import Task, fingerprint, load
+from medvlm.eval.task import Task, load
 from medvlm.eval.tasks import chexpert_plus, iu_xray, mimic_cxr
 from medvlm.eval.tasks.report_study import section, sections_of, unwrapped, written
 from medvlm.eval.tasks.reports import TASKS
 from medvlm.eval.tasks.rexrank import age_band, context_of
-
-FINGERPRINTS = {
-    "iu-xray@1": "802410b4a6f034c5",
-    "mimic-cxr@1": "dd0ab2e5125a0a32",
-    "chexpert-plus@1": "37d8c242cc6be57c",
-}
 
 
 def samples_of(task: Task, folder: Path) -> dict[str, Sample]:
@@ -46,11 +40,6 @@ def change(path: Path, study: str, **values: Any) -> None:
     for key, value in values.items():
         records[study].pop(key, None) if value is ... else records[study].update({key: value})
     path.write_text(json.dumps(records))
-
-
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_what_is_asked_changes_with_the_version_only(task: Task) -> None:
-    assert FINGERPRINTS[task.label] == fingerprint(task), "raise the version, and say what changed"
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
