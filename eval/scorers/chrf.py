@@ -25,7 +25,8 @@ def chrf_counts(answer: str, references: Sequence[str]) -> list[int]:
         other = "".join(reference.split())
         counts: list[int] = []
         for order, grams in enumerate(mine, start=1):
-            shared = sum((grams & _grams(other, order)).values())
+            theirs = _grams(other, order)
+            shared = sum(min(count, theirs[gram]) for gram, count in grams.items() if gram in theirs)
             of_answer, of_reference = (max(0, len(text) - order + 1) for text in (plain, other))
             counts += [of_answer if of_reference else 0, of_reference, shared]
         value = float(chrf_of_counts(np.array([counts]))[0])
@@ -35,7 +36,7 @@ def chrf_counts(answer: str, references: Sequence[str]) -> list[int]:
 
 
 def _grams(text: str, order: int) -> Counter[str]:
-    return Counter(text[place : place + order] for place in range(len(text) - order + 1))
+    return Counter([text[place : place + order] for place in range(len(text) - order + 1)])
 
 
 def chrf_of_counts(counts: np.ndarray) -> np.ndarray:

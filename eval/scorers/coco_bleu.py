@@ -32,13 +32,16 @@ def bleu_counts(answer: Sequence[str], references: Sequence[Sequence[str]]) -> l
     """
     length = len(answer)
     closest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
-    hits: list[int] = []
-    for order in range(1, ORDERS + 1):
-        most: Counter[tuple[str, ...]] = Counter()
-        for reference in references:
-            most |= ngrams(reference, order)
-        hits.append(sum((ngrams(answer, order) & most).values()))
+    hits = [_hits(answer, references, order) for order in range(1, ORDERS + 1)]
     return [length, closest, *hits, *(max(0, length - order + 1) for order in range(1, ORDERS + 1))]
+
+
+def _hits(answer: Sequence[str], references: Sequence[Sequence[str]], order: int) -> int:
+    """How many n-grams of the answer stand in a reference, each as often as in the one that has most of them."""
+    most = ngrams(references[0], order)
+    for reference in references[1:]:
+        most |= ngrams(reference, order)
+    return sum(min(count, most[gram]) for gram, count in ngrams(answer, order).items() if gram in most)
 
 
 def bleu_of_counts(counts: np.ndarray, order: int) -> np.ndarray:

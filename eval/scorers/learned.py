@@ -121,7 +121,7 @@ def _green(said: Mapping[str, Any], answer: str, reference: str) -> Marks:
 def _radcliq(said: Mapping[str, Any], answer: str, reference: str) -> Marks:
     graphs = said["graphs"]
     rexrank = f1_of(graphs["answer"], graphs["reference"])["rexrank"]
-    inputs = (rexrank, said["bertscore"], said["semb"], nltk_bleu(answer, [reference], 2))
+    inputs = (rexrank, said["bertscore"], said["semb"], nltk_bleu(answer, [reference], (2,))[0])
     flags = degenerate(graphs["answer"], graphs["reference"]) + _empty(answer, reference)
     return {"radcliq_v0": V0(inputs), "radcliq_v1": V1(inputs), "flags": flags}
 

@@ -66,7 +66,11 @@ def _chrf(answers: Sequence[Answered]) -> list[Marks | None]:
 
 
 def _nltk(answers: Sequence[Answered]) -> list[Marks | None]:
-    return [{f"nltk_bleu_{order}": nltk_bleu(*texts_of(one), order) for order in (1, 4)} for one in answers]
+    found = [nltk_bleu(*texts_of(one), _NLTK_ORDERS) for one in answers]
+    return [{f"nltk_bleu_{order}": value for order, value in zip(_NLTK_ORDERS, one, strict=True)} for one in found]
+
+
+_NLTK_ORDERS = (1, 4)
 
 
 _LONG = 4
@@ -148,7 +152,7 @@ SCORERS: tuple[Scorer, ...] = (
                 name=f"nltk_bleu_{order}_mean", title=f"Reports: mean of sentence BLEU-{order} (nltk)", kinds=_REPORT,
                 counts=mean_of(f"nltk_bleu_{order}"),
             )
-            for order in (1, 4)
+            for order in _NLTK_ORDERS
         ),
         degenerate="a report without a matching 4-gram scores 0 in BLEU-4, however good its words are",
     ),

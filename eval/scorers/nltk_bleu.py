@@ -18,9 +18,14 @@ def dotted_words(text: str) -> list[str]:
     return text.lower().replace(".", " .").split()
 
 
-def nltk_bleu(answer: str, references: Sequence[str], order: int = 4) -> float:
-    """nltk's ``sentence_bleu`` with equal weights up to ``order`` and no smoothing."""
+def nltk_bleu(answer: str, references: Sequence[str], orders: Sequence[int] = (4,)) -> list[float]:
+    """nltk's ``sentence_bleu`` with equal weights up to each of ``orders`` and no smoothing."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="nltk")  # it warns of every report without a 4-gram
-        weights = [1 / order] * order
-        return float(sentence_bleu([dotted_words(text) for text in references], dotted_words(answer), weights=weights))
+        weights = [[1 / order] * order for order in orders]
+        words = [dotted_words(text) for text in references]
+        return [float(value) for value in _listed(sentence_bleu(words, dotted_words(answer), weights=weights))]
+
+
+def _listed(value: float | list[float]) -> list[float]:
+    return value if isinstance(value, list) else [value]
