@@ -13,6 +13,8 @@ from medvlm.data_recipes.readers.refusals import decoding, require_finite, spaci
 from medvlm.model.geometry import axis_permutation_and_flips, reorient
 from medvlm.model.visual import CANONICAL_ORIENTATION, Image, Kind, Volume
 
+_ROUNDING = 1e-6
+
 
 def kind_of_file(path: Path) -> Kind | None:
     """From the header alone: 2 axes, or 8-bit (H, W, 3), are an image; 3 axes a volume; None otherwise."""
@@ -28,7 +30,9 @@ def _open(path: Path) -> np.ndarray:
     # A damaged header may claim any size; a memory map fails then instead of filling memory.
     mend = "save it again with numpy.save(path, array)"
     with decoding(path, "a whole .npy file of numbers", mend, also=(TokenError,)):
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    # One channel before the axes of a volume, as MONAI and M3D save it, says nothing more than the volume itself.
+    return stored[0] if stored.ndim == 4 and stored.shape[0] == 1 and stored.shape[-1] != 3 else stored
 
 
 def read(
@@ -39,7 +43,7 @@ def read(
     modality: str = "unknown",
     orientation: Any = None,
 ) -> Image | Volume:
-    """Read (H, W) as a grey Image, 8-bit (H, W, 3) as a colour Image in [0, 1], (D, H, W) as a Volume.
+    """Read (H, W) as a grey Image, 8-bit (H, W, 3) as a colour Image in [0, 1], (D, H, W) or (1, D, H, W) as a Volume.
 
     Args:
         path: the .npy file; pickled objects are never loaded.
@@ -65,7 +69,8 @@ def visual_of(
 ) -> Image | Volume:
     """The Image or Volume of an array, as ``read`` says; ``path`` is named in refusals.
 
-    8-bit numbers that the manifest calls "display" are divided by 255; other numbers so called must lie in [0, 1].
+    8-bit numbers that the manifest calls "display" are divided by 255; other numbers so called must lie in [0, 1],
+    up to the rounding of float32 that interpolation leaves.
     """
     require_numbers(stored.shape, stored.dtype, path)
     colour = is_colour(stored.shape, stored.dtype)
@@ -94,13 +99,13 @@ def visual_of(
 def _shown(values: np.ndarray, stored: np.dtype, path: Path) -> np.ndarray:
     if stored == np.uint8:
         return values / np.float32(255)
-    if values.min() < 0 or values.max() > 1:
+    if values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
         raise BadSample(
             f"options.unit is 'display', but values run from {values.min():g} to {values.max():g}",
             where=str(path),
             mend="save 8-bit numbers or numbers from 0 to 1, or leave the unit out",
         )
-    return values
+    return np.clip(values, 0, 1)
 
 
 def header_size(path: Path, *, orientation: Any = None, **_: Any) -> tuple[int, int, int]:

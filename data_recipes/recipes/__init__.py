@@ -8,7 +8,9 @@ from medvlm.data_recipes.recipes import (
     covid_chestxray,
     ct_rate,
     kvasir_vqa,
+    m3d_cap,
     m3d_refseg,
+    m3d_vqa,
     medicat,
     medmnist,
     medpix,
@@ -51,5 +53,7 @@ RECIPES: tuple[Recipe, ...] = tuple(
         path_vqa,
         pmc_vqa,
         kvasir_vqa,
+        m3d_cap,
+        m3d_vqa,
     )
 )

@@ -11,7 +11,7 @@ third split: their validation split, which every published score is of, is the t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -187,15 +187,26 @@ def _asked(row: Row, present: list[str] | None, stem: str, shared: dict[str, Any
 def _build(folder: Path) -> Iterator[Sample | BadSample]:
     for part in PARTS:
         reports = folder / "radiology_text_reports" / part.reports
-        if not reports.is_file():
-            continue
-        labels, refused = _labels(folder / "multi_abnormality_labels" / part.labels)
-        facts, damaged = _facts(folder / "metadata" / part.metadata)
-        yield from (*refused, *damaged)
-        listed = folder / "metadata" / part.no_chest
-        no_chest = {Path(line).name for line in read_text(listed).split()} if listed.is_file() else set()
-        make = partial(_make, folder=folder, part=part, labels=labels, facts=facts, no_chest=no_chest)
-        yield from make_samples(read_csv(reports, required=COLUMNS), make)
+        if reports.is_file():
+            rows = read_csv(reports, required=COLUMNS)
+            yield from part_samples(folder, part, rows, no_chest=not_chest(folder, part))
+
+
+def not_chest(folder: Path, part: Part) -> set[str]:
+    """Names of the volumes that the list of scans of other body parts holds; empty without the list."""
+    listed = folder / "metadata" / part.no_chest
+    return {Path(line).name for line in read_text(listed).split()} if listed.is_file() else set()
+
+
+def part_samples(
+    folder: Path, part: Part, rows: Iterable[Row | BadSample], *, no_chest: set[str]
+) -> Iterator[Sample | BadSample]:
+    """The samples of ``rows`` of the report table of ``part``; volumes in ``no_chest`` are refused."""
+    labels, refused = _labels(folder / "multi_abnormality_labels" / part.labels)
+    facts, damaged = _facts(folder / "metadata" / part.metadata)
+    yield from (*refused, *damaged)
+    make = partial(_make, folder=folder, part=part, labels=labels, facts=facts, no_chest=no_chest)
+    yield from make_samples(rows, make)
 
 
 RECIPE = Recipe(

@@ -102,12 +102,15 @@ def _asked(
     )  # fmt: skip
 
 
-def _build(folder: Path) -> Iterator[Sample | BadSample]:
+def case_samples(folder: Path, *, only: Split | None = None) -> Iterator[Sample | BadSample]:
+    """The samples of all cases, or of those of one split; masks of other cases are not read."""
     splits, refused = _splits(folder)
     yield from refused
     if not splits:
         return
     for case in sorted(path.parent for path in (folder / "M3D_RefSeg").glob("*/text.json")):
+        if only is not None and splits.get(case.name, only) != only:
+            continue
         try:
             if case.name not in splits:
                 raise BadSample("neither table names this case", where=str(case), mend="use the tables as published")
@@ -128,7 +131,7 @@ RECIPE = Recipe(
     citation="Bai et al., arXiv:2404.00578 (2024); Wasserthal et al., Radiology: AI 5(5) (2023)",
     owned=("M3D_RefSeg*.csv", "M3D_RefSeg/**/*"),
     matches=_matches,
-    build=_build,
+    build=case_samples,
     about="CT volumes of TotalSegmentator with regions that doctors described, as boxes.",
     layout=(
         "FOLDER/\n  M3D_RefSeg_train.csv\n  M3D_RefSeg_test.csv\n  M3D_RefSeg/<case>/ct.nii.gz, mask.nii.gz, text.json"

@@ -59,13 +59,15 @@ def _make(row: Row, *, sample_id: str, split: Split, volumes: dict[str, Path], f
     match = PATIENT.match(name)
     if match is None:
         raise BadSample(f"volume name {name!r} does not tell its patient", where=row.where, mend="use CT-RATE names")
+    place = volumes.get(name) or volumes.get(f"{name.removesuffix('.nii.gz')}.npy") or folder / name
     volume = visual_at(
-        volumes.get(name, folder / name),
+        place,
         kind="volume",
         where=row.where,
         mend="download the volume from CT-RATE and put it under the folder",
         modality="CT",
-        unit="HU",
+        # The authors' .npy copies are scaled to 0..1 as M3D's are; which numbers that were is not told.
+        unit="arbitrary" if place.suffix == ".npy" else "HU",
     )
     answer, kind, choices = _answer(row)
     yield ask(
@@ -86,15 +88,22 @@ def _make(row: Row, *, sample_id: str, split: Split, volumes: dict[str, Path], f
     )
 
 
-def _build(folder: Path) -> Iterator[Sample | BadSample]:
+def table_samples(folder: Path, *, only: Split | None = None, task: str = "") -> Iterator[Sample | BadSample]:
+    """The questions of all tables, or of those of one split, or of one task.
+
+    Args:
+        task: "1" to "6", see TASKS; "": all.
+    """
     root = _root(folder)
     if root is None:
         yield BadSample("no Task folders with tables", where=str(folder), mend=f"see {RECIPE.url}")
         return
-    volumes = {path.name: path for path in sorted(folder.rglob("*.nii.gz"))}
-    for table in sorted(root.glob("*/Task[1-6]_*/*.csv")):
+    volumes = {path.name: path for suffix in ("npy", "nii.gz") for path in sorted(folder.rglob(f"*.{suffix}"))}
+    for table in sorted(root.glob(f"*/Task{task or '[1-6]'}_*/*.csv")):
         place = table.relative_to(root)
         split = SPLITS.get(place.parts[0])
+        if only is not None and split is not None and split != only:
+            continue
         if split is None:
             yield BadSample(
                 f"folder {place.parts[0]!r} is neither train nor test", where=str(table), mend="rename the folder"
@@ -111,9 +120,12 @@ RECIPE = Recipe(
     licence="CC BY-NC-SA 4.0 (CT-RATE)",
     url="https://github.com/Tang-xiaoxiao/3D-RAD",
     citation="Gai et al., 3D-RAD (2025); Hamamci et al., CT-RATE (2024)",
-    owned=("**/Task[1-6]_*/*.csv", *(f"**/{part}_[0-9]*_[a-z]*_[0-9]*.nii.gz" for part in ("train", "valid", "test"))),
+    owned=(
+        "**/Task[1-6]_*/*.csv",
+        *(f"**/{part}_[0-9]*_[a-z]*_[0-9]*.{end}" for part in ("train", "valid", "test") for end in ("nii.gz", "npy")),
+    ),
     matches=lambda folder: _root(folder) is not None,
-    build=_build,
+    build=table_samples,
     about=(
         "Open, yes/no and multiple choice questions about chest CT volumes of CT-RATE in six tasks: observations, "
         "measurements, presence, and change over time."
@@ -129,7 +141,8 @@ RECIPE = Recipe(
         "choice: questions about change, lettered",
     ),
     faults=(
-        "The volumes are CT-RATE's and are downloaded there.",
+        "The volumes are CT-RATE's and are downloaded there; the authors' own copies as .npy are read where the NIfTI "
+        "files are not there, but hold no Hounsfield units.",
         "A row whose letter does not point at its answer is refused.",
         "Questions about change over time name one volume; the earlier one is not shown.",
     ),
