@@ -130,7 +130,7 @@ def all_of(rows: Iterable[Row | BadSample], make: Callable[[Row], Sample | None]
 def option_texts(row: Row, key: str) -> tuple[str, ...]:
     """The options of ``row[key]``: a list of texts, {"A": text, ...} or [{"letter": "A", "content": text}, ...].
 
-    Letters that hold nothing (a struct of Parquet has all of them in each row) are left out at the end.
+    Letters that hold nothing or "" (a struct of Parquet has all of them in each row) are left out at the end.
 
     Raises:
         BadSample: another form, or letters that do not follow one another.
@@ -141,7 +141,7 @@ def option_texts(row: Row, key: str) -> tuple[str, ...]:
     if isinstance(value, list):
         value = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else None
     if isinstance(value, dict):
-        filled = {letter: text for letter, text in value.items() if text is not None}
+        filled = {letter: text for letter, text in value.items() if text is not None and str(text).strip()}
         if filled and sorted(map(str, filled)) == list(LETTERS[: len(filled)]):
             texts = Row(where=row.where, number=row.number, values=filled)
             return tuple(texts.text(letter) for letter in LETTERS[: len(filled)])

@@ -114,7 +114,7 @@ def _task(count: int, ids: str, twice: int, published: tuple[Published, ...]) ->
         url=URL,
         citation="Chen et al., NAACL (2025), arXiv:2402.18060",
         ids_sha256=ids,
-        hub=None if count == 4 else "LangAGI-Lab/medbullets_op5",
+        hub="mkieffer/Medbullets",
         published=published,
         faults=(
             f"{twice} of the 308 rows repeat a question with the same options. All count, as everywhere; the interval "
