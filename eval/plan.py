@@ -20,7 +20,7 @@ DIMENSIONS = ("2d", "3d", "video")
 _DIMENSION_OF_KIND = {"image": "2d", "volume": "3d", "video": "video"}
 
 MAX_NEW_TOKENS: Mapping[str, int] = {
-    "closed": 32, "choice": 32, "open": 64, "report": 384, "box": 96, "labels": 128, "span": 64, "json": 256,
+    "closed": 32, "choice": 32, "open": 64, "report": 384, "box": 96, "labels": 128, "span": 256, "json": 256,
 }  # fmt: skip
 """Room for an answer, by kind of question, unless told otherwise."""
 

@@ -16,6 +16,9 @@ STRATA: Mapping[str, tuple[str, ...]] = {
     "language": ("language",),
     "shortcut": ("shortcut",),
     "probe": ("probe",),
+    "subject": ("subject",),
+    "difficulty": ("difficulty",),
+    "question_type": ("question_type",),
 }
 """Stratum -> the keys of ``Sample.metadata`` that may say it, the first that does counts."""
 
