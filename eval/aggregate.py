@@ -20,7 +20,7 @@ from medvlm.eval.published import gap_to_published
 from medvlm.eval.rows import Row, write_json
 from medvlm.eval.scorers.catalogue import SCORERS
 from medvlm.eval.subgroups import subgroups
-from medvlm.eval.table import ALL, blocks, clusters_of, groups, look_up
+from medvlm.eval.table import ALL, clusters_of, look_up, table_of
 
 __all__ = ["ALL", "CLUSTERS", "aggregate", "look_up"]
 
@@ -64,10 +64,7 @@ def aggregate(
         for name in dict.fromkeys(r["condition"] for r in scores)
     }
     table: list[Row] = [
-        {"condition": condition, "dimension": dimension, "topic": topic, **block}
-        for condition, asked in of.items()
-        for dimension, topic, rows in groups(asked)
-        for block in blocks(rows, clusters)
+        {"condition": condition, **row} for condition, asked in of.items() for row in table_of(asked, clusters)
     ]
     compared = against_controls(scores, clusters)
     shown = of.get("image", [])

@@ -16,12 +16,12 @@ tag or after "answer:". Those of other rules were found in prose."""
 _CHOICES = {"closed", "choice"}
 
 
-def bounds_of(metric: Metric, rows: Sequence[Row], counts: np.ndarray) -> Row:
+def bounds_of(metric: Metric, counts: np.ndarray, in_form: np.ndarray, unparsed: np.ndarray) -> Row:
     """The strict and the lenient value of an accuracy, for a row of the table; nothing for other metrics.
 
     Args:
-        rows: that were scored.
-        counts: (N, 2) of (hit, 1).
+        counts: (N, 2) of (hit, 1), of the answers that were scored.
+        in_form, unparsed: (N,) which of them were read by a rule of ASKED_FORM, and which could not be read.
 
     Returns:
         {"strict", "upper"}: "strict" counts only right answers in the asked form (None where the kind of question has
@@ -33,11 +33,8 @@ def bounds_of(metric: Metric, rows: Sequence[Row], counts: np.ndarray) -> Row:
     hits = counts[:, 0]
     strict = None
     if set(metric.kinds) <= _CHOICES:
-        strict = float(
-            np.mean([hit if row["rule"] in ASKED_FORM else 0.0 for row, hit in zip(rows, hits, strict=True)])
-        )
-    upper = float(np.mean([1.0 if row["unparsed"] else hit for row, hit in zip(rows, hits, strict=True)]))
-    return {"strict": strict, "upper": upper}
+        strict = float(np.mean(hits * in_form))
+    return {"strict": strict, "upper": float(np.mean(np.where(unparsed, 1.0, hits)))}
 
 
 def bounds_table(table: Sequence[Row]) -> list[Row]:

@@ -103,9 +103,19 @@ class Scorer:
     added: bool = False
 
 
+@dataclass(frozen=True)
+class Each:
+    """Counts of a row that depend on no other row: they are the same in every group that the row belongs to."""
+
+    count: Callable[[Row], list[float] | None]
+
+    def __call__(self, rows: Sequence[Row]) -> list[list[float] | None]:
+        return [self.count(row) for row in rows]
+
+
 def each(count: Callable[[Row], list[float] | None]) -> Counts:
     """Counts of a row that depend on no other row."""
-    return lambda rows: [count(row) for row in rows]
+    return Each(count)
 
 
 def mean_of(key: str) -> Counts:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.sample import Question, Sample, Turn, VisualRef, from_json, to_json
+from medvlm.data_recipes.sample import VISUAL_KINDS, Question, Sample, Turn, VisualRef, from_json, to_json
 from medvlm.eval.plan import Ask, Item, Plan
 from medvlm.eval.rows import Row, read_rows, write_json, write_rows
 
@@ -81,24 +81,38 @@ def read_plan(out: Path) -> tuple[Ask, ...]:
         raise ValueError(f"{out} is no run folder: it has no samples.jsonl; give the --out of medvlm eval run")
     try:
         items = {
-            row["sample_id"]: Item(sample=from_json(row, where=f"{path}:{number}"), manifest=path)
+            row["sample_id"]: (Item(sample=from_json(row, where=f"{path}:{number}"), manifest=path), row)
             for number, row in enumerate(read_rows(path), start=1)
         }
-        return tuple(_ask(row, items, out / "requests.jsonl") for row in read_rows(out / "requests.jsonl"))
+        return tuple(
+            _ask(row, *items[row["sample_id"]], out / "requests.jsonl") for row in read_rows(out / "requests.jsonl")
+        )
     except BadSample as bad:
         raise ValueError(f"{bad}; the file was changed since the run: start the run again in another folder") from bad
 
 
-def _ask(row: Row, items: dict[str, Item], path: Path) -> Ask:
-    item = items[row["sample_id"]]
-    asked = from_json(
-        {**to_json(item.sample), "messages": row["messages"], "question": row["question"]}, where=str(path)
-    )
+def _ask(row: Row, item: Item, sample: Row, path: Path) -> Ask:
+    asked = item.sample
+    if row["messages"] != sample["messages"] or row["question"] != sample["question"]:
+        asked = from_json({**sample, "messages": row["messages"], "question": row["question"]}, where=str(path))
     assert asked.question is not None, "requests.jsonl holds questions only"
     return Ask(
         request_id=row["request_id"], item=item, condition=row["condition"], turns=asked.turns, question=asked.question,
         max_new_tokens=row["max_new_tokens"],
     )  # fmt: skip
+
+
+def shown_in(out: Path) -> dict[str, bool]:
+    """request_id -> whether a visual is shown, of all requests in their order: all that counting them needs."""
+    return {
+        row["request_id"]: any(
+            isinstance(part, dict) and part.get("type") in VISUAL_KINDS
+            for message in row["messages"]
+            if isinstance(message["content"], list)
+            for part in message["content"]
+        )
+        for row in read_rows(out / "requests.jsonl")
+    }
 
 
 def asked_in(asks: Sequence[Ask]) -> dict[str, tuple[Question, str]]:

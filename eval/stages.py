@@ -20,7 +20,7 @@ from medvlm.eval.plan import Ask
 from medvlm.eval.report import write_report
 from medvlm.eval.report_plots import lengths_of
 from medvlm.eval.rows import Row, read_rows, write_json
-from medvlm.eval.run_folder import asked_in, read_plan, read_run, reasons_of, responses_of
+from medvlm.eval.run_folder import asked_in, read_plan, read_run, reasons_of, responses_of, shown_in
 from medvlm.eval.score import score_rows
 
 
@@ -38,16 +38,16 @@ def answered_in(out: Path, asks: Sequence[Ask]) -> list[Row]:
     return responses
 
 
-def extract_stage(out: Path) -> list[Row]:
-    """responses -> extractions.jsonl."""
-    asks = read_plan(out)
+def extract_stage(out: Path, asks: Sequence[Ask] | None = None) -> list[Row]:
+    """responses -> extractions.jsonl. ``asks``: as read_plan reads them, where that was done already."""
+    asks = read_plan(out) if asks is None else asks
     form: BoxForm = read_run(out)["box_form"]
     return extract_rows(answered_in(out, asks), asked_in(asks), out, form)
 
 
-def score_stage(out: Path) -> list[Row]:
-    """responses and extractions -> scores.jsonl."""
-    asks = read_plan(out)
+def score_stage(out: Path, asks: Sequence[Ask] | None = None) -> list[Row]:
+    """responses and extractions -> scores.jsonl. ``asks``: as read_plan reads them, where that was done already."""
+    asks = read_plan(out) if asks is None else asks
     items = {ask.item.sample.sample_id: ask.item for ask in asks}
     extractions = read_rows(out / "extractions.jsonl")
     return score_rows(answered_in(out, asks), extractions, items, out, asked=asked_in(asks))
@@ -67,14 +67,13 @@ def scores_of(out: Path) -> list[Row]:
 
 def aggregate_stage(out: Path) -> dict[str, Any]:
     """scores -> metrics.json."""
-    run, asks = read_run(out), read_plan(out)
+    run, shown = read_run(out), shown_in(out)
     answered = {row["request_id"] for row in responses_of(out)}
-    shown = [ask for ask in asks if ask.item.sample.visuals() and ask.condition != "no_image"]
     counted = {
-        "requests": len(asks),
-        "requests_with_visuals": len(shown),
-        "answered_with_visuals": sum(ask.request_id in answered for ask in shown),
-        "unanswered": sum(ask.request_id not in answered for ask in asks),
+        "requests": len(shown),
+        "requests_with_visuals": sum(shown.values()),
+        "answered_with_visuals": sum(visual and name in answered for name, visual in shown.items()),
+        "unanswered": sum(name not in answered for name in shown),
         "quarantined": len(read_rows(out / "quarantine.jsonl")),
     }
     return aggregate(
@@ -91,17 +90,19 @@ def report_stage(
     found: Found | None = None,
     gallery_size: int = 36,
     media_megabytes: float = 40.0,
+    asks: Sequence[Ask] | None = None,
 ) -> None:
     """metrics, scores and the visuals -> report.html.
 
     Args:
+        asks: as read_plan reads them, where that was done already.
         gallery_size: cases that show their picture; all cases (up to cases.MOST_CASES) show their texts.
         media_megabytes: that pictures, scans and clips may take in the page.
     """
     if read is None:
         from medvlm.data_recipes.readers import read
     assert read is not None
-    asks, scores = read_plan(out), scores_of(out)
+    asks, scores = read_plan(out) if asks is None else asks, scores_of(out)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     run, responses = metrics["run"], responses_of(out)
     browser = browse(
@@ -116,10 +117,11 @@ def report_stage(
 
 def rescore(out: Path, **report: Any) -> dict[str, Any]:
     """All four stages; asks nothing. ``report``: arguments of report_stage."""
-    extract_stage(out)
-    score_stage(out)
+    asks = read_plan(out)
+    extract_stage(out, asks)
+    score_stage(out, asks)
     metrics = aggregate_stage(out)
-    report_stage(out, **report)
+    report_stage(out, asks=asks, **report)
     return metrics
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from medvlm.eval.bounds import bounds_of
+from medvlm.eval.bounds import ASKED_FORM, bounds_of
 from medvlm.eval.intervals import Estimate, clustered, proportion
-from medvlm.eval.metric import Metric, Scorer
+from medvlm.eval.metric import Each, Metric, Scorer
 from medvlm.eval.rows import Row
 from medvlm.eval.scorers.catalogue import METRICS
 
@@ -41,23 +41,6 @@ def clusters_of(rows: Sequence[Row], kind: str, seed: int = 0) -> Clusters:
     return Clusters(kind=kind, number={name: number for number, name in enumerate(names)}, seed=seed)
 
 
-def groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(dimension, topic, rows): everything, each dimension, each topic, each topic of each dimension."""
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        for dimension in (ALL, row["dimension"]):
-            for topic in (ALL, row["topic"]):
-                found[dimension, topic].append(row)
-    dimensions = sorted({row["dimension"] for row in rows})
-    topics = sorted({row["topic"] for row in rows})
-    return [
-        (dimension, topic, found[dimension, topic])
-        for dimension in (ALL, *dimensions)
-        for topic in (ALL, *topics)
-        if (dimension, topic) in found
-    ]
-
-
 def scored(metric: Metric, rows: Sequence[Row]) -> tuple[list[Row], np.ndarray]:
     """(the rows that ``metric`` has something to say of, their counts (N, K)); rows of other kinds are left out."""
     asked = [row for row in rows if row["kind"] in metric.kinds]
@@ -74,36 +57,100 @@ def estimate(metric: Metric, counts: np.ndarray, clusters: np.ndarray, seed: int
     )  # fmt: skip
 
 
-def blocks(rows: Sequence[Row], clusters: Clusters) -> list[Row]:
-    """One row of the table per metric that applies to ``rows``."""
-    found: list[Row] = []
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """What the table needs of each of N answers, as arrays (N,)."""
+
+    clusters: np.ndarray
+    in_form: np.ndarray
+    unparsed: np.ndarray
+    empty: np.ndarray
+    truncated: np.ndarray
+
+
+def _facts(rows: Sequence[Row], clusters: Clusters) -> _Facts:
+    return _Facts(
+        clusters=clusters.of(rows),
+        in_form=np.array([row["rule"] in ASKED_FORM for row in rows], dtype=bool),
+        unparsed=np.array([row["unparsed"] for row in rows], dtype=bool),
+        empty=np.array([row["empty"] for row in rows], dtype=bool),
+        truncated=np.array([row["truncated"] for row in rows], dtype=bool),
+    )
+
+
+def table_of(rows: Sequence[Row], clusters: Clusters) -> list[Row]:
+    """One row of the table per dimension, topic and metric, over the answers of one condition.
+
+    Everything, each dimension, each topic, and each topic of each dimension; metrics that apply to none are left out.
+    """
+    facts = _facts(rows, clusters)
+    places: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        for dimension in (ALL, row["dimension"]):
+            for topic in (ALL, row["topic"]):
+                places[dimension, topic].append(place)
+    dimensions, topics = ({row[key] for row in rows} for key in ("dimension", "topic"))
+    members = {
+        (dimension, topic): np.array(places[dimension, topic])
+        for dimension in (ALL, *sorted(dimensions))
+        for topic in (ALL, *sorted(topics))
+        if (dimension, topic) in places
+    }
+    found: dict[tuple[str, str], list[Row]] = {group: [] for group in members}
     for scorer, metric in METRICS.values():
-        asked = sum(row["kind"] in metric.kinds for row in rows)
-        if not asked or (scorer.added and not any(scorer.name in row.get("added", ()) for row in rows)):
+        asked = np.array([row["kind"] in metric.kinds for row in rows], dtype=bool)
+        if not asked.any():
             continue
-        kept, counts = scored(metric, rows)
-        if kept:
-            found.append(_block(scorer, metric, asked, kept, counts, clusters))
-    return found
+        counted = _counted(metric, rows, asked) if isinstance(metric.counts, Each) else None
+        marked = np.array([scorer.name in row.get("added", ()) for row in rows], dtype=bool) if scorer.added else asked
+        for group, places_of in members.items():
+            inside = places_of[asked[places_of]]
+            if not len(inside) or not marked[inside].any():
+                continue
+            block = _block(scorer, metric, inside, counted or _counted_of(metric, rows, inside), facts, clusters.seed)
+            if block is not None:
+                found[group].append({"dimension": group[0], "topic": group[1], **block})
+    return [block for group in found.values() for block in group]
+
+
+def _counted(metric: Metric, rows: Sequence[Row], asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _counted_of(metric, rows, np.flatnonzero(asked))
+
+
+def _counted_of(metric: Metric, rows: Sequence[Row], inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the places among ``inside`` that the metric has something to say of, their counts (N, K))."""
+    given = metric.counts([rows[place] for place in inside])
+    kept = [(place, count) for place, count in zip(inside, given, strict=True) if count is not None]
+    return np.array([place for place, _ in kept], dtype=np.int64), np.array([count for _, count in kept], dtype=float)
 
 
 def _block(
-    scorer: Scorer, metric: Metric, asked: int, kept: Sequence[Row], counts: np.ndarray, clusters: Clusters
-) -> Row:
-    numbers = clusters.of(kept)
+    scorer: Scorer,
+    metric: Metric,
+    inside: np.ndarray,
+    counted: tuple[np.ndarray, np.ndarray],
+    facts: _Facts,
+    seed: int,
+) -> Row | None:
+    """The row of one group; None when the metric has nothing to say of any of its answers."""
+    chosen = np.isin(counted[0], inside, assume_unique=True)
+    places, counts = counted[0][chosen], counted[1][chosen]
+    if not len(places):
+        return None
+    numbers = facts.clusters[places]
     return {
         "metric": metric.name,
         "tier": scorer.tier,
         "unit": metric.unit,
         "better": metric.better,
-        **asdict(estimate(metric, counts, numbers, clusters.seed)),
-        **bounds_of(metric, kept, counts),
-        "n": len(kept),
+        **asdict(estimate(metric, counts, numbers, seed)),
+        **bounds_of(metric, counts, facts.in_form[places], facts.unparsed[places]),
+        "n": len(places),
         "n_clusters": len(np.unique(numbers)),
-        "unscored": asked - len(kept),
-        "unparsed": sum(row["unparsed"] for row in kept),
-        "empty": sum(row["empty"] for row in kept),
-        "truncated": sum(row["truncated"] for row in kept),
+        "unscored": len(inside) - len(places),
+        "unparsed": int(facts.unparsed[places].sum()),
+        "empty": int(facts.empty[places].sum()),
+        "truncated": int(facts.truncated[places].sum()),
     }
 
 
