@@ -32,7 +32,8 @@ def results(metrics: Mapping[str, Any]) -> dict[str, Any]:
         row[f"{metric.name},{FILTER}"] = block["value"]
         known = block["low"] is not None
         row[f"{metric.name}_stderr,{FILTER}"] = (block["high"] - block["low"]) / 2 / 1.959963985 if known else "N/A"
-        better[metric.name] = metric.better != "lower"
+        if metric.better != "neither":
+            better[metric.name] = metric.better == "higher"
         n = max(n, block["n"])
     style: Style = run["style"]
     return {

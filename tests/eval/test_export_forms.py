@@ -93,8 +93,12 @@ def test_inspect_reads_our_log(run, tmp_path):
     assert path.name in listed.stdout
 
 
-def test_what_has_no_such_form_is_refused(run, tmp_path, capsys):
+def test_what_has_no_such_form_is_refused(tmp_path, capsys):
     assert main([str(tmp_path), "--to", "csv", "--out", str(tmp_path / "x.csv")]) == 1
     assert "has no metrics.json" in capsys.readouterr().err
-    assert main([str(run), "--to", "rexrank", "--out", str(tmp_path / "r")]) == 1
-    assert "error:" in capsys.readouterr().err
+
+
+def test_rexrank_predictions_hold_the_reports(run, tmp_path):
+    (path,) = export(run, "rexrank", tmp_path / "r")
+    predicted = json.loads(path.read_text(encoding="utf-8"))
+    assert len(predicted) == 4 and all(row["model_prediction"] for row in predicted.values())
