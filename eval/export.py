@@ -66,7 +66,9 @@ def export(out: Path, form: str, target: Path) -> list[Path]:
         return paths
     written = max(path.stat().st_mtime for path in out.glob("responses.rank*.jsonl"))
     created = datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
-    path = target / f"{_slug(metrics)}.json"
+    # Its viewer lists files only that are named like its own: when, which task, which id.
+    started = created.replace(":", "-")
+    path = target / f"{started}_{_slug(metrics)}_{metrics['run']['ids_sha256'][:22]}.json"
     write_json(path, inspect_log.log(metrics, asks, responses, scores, created))
     return [path]
 
