@@ -80,10 +80,10 @@ def _subgroups(told: Mapping[str, Any]) -> dict[str, Any]:
         axes.grid(axis="x", color=INK, alpha=0.12)
         title = f"{title_of(one['metric'])}, by {one['stratum'].replace('_', ' ')}"
         small = sum(one["small"].values())
-        says = [f"{small} questions in groups of fewer than {told['minimum']} are not shown" if small else ""]
-        says.append(f"{one['unknown']} questions name no group" if one["unknown"] else "")
+        notes = [f"{small} questions in groups of fewer than {told['minimum']} are not shown" if small else ""]
+        notes.append(f"{one['unknown']} questions name no group" if one["unknown"] else "")
         svg = svg_of(figure, f"{title} ({number})")
-        figures.append(_figure(title, svg, "; ".join(part for part in says if part)))
+        figures.append(_figure(title, svg, "; ".join(note for note in notes if note)))
     says = ""
     if told.get("comparisons"):
         says = (

@@ -261,7 +261,7 @@ function scanViewer(about, text, boxes, title, runs) {
     }
     canvas.width = plane.columns;
     canvas.height = plane.rows;
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d", { willReadFrequently: true }); // pixels are made here, not on a GPU
     const picture = context.createImageData(plane.columns, plane.rows);
     const pixels = new Uint32Array(picture.data.buffer);
     for (let row = 0, place = 0; row < plane.rows; row++) {

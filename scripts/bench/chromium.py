@@ -22,8 +22,8 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 _AS_3_AND_4 = """
-import os, sys
-reads, writes = (os.dup(int(number)) for number in sys.argv[1:3])
+import fcntl, os, sys
+reads, writes = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
 os.dup2(reads, 3)
 os.dup2(writes, 4)
 os.execv(sys.argv[3], sys.argv[3:])
@@ -156,7 +156,7 @@ class Chromium:
         return found["result"].get("value")
 
     def until(self, expression: str, timeout_s: float | None = None) -> Any:
-        """Wait until the expression is true, and return its value.
+        """Wait until the expression has a value that is true here as well (no element), and return it.
 
         Raises:
             RuntimeError: it was not in time; names what the page complained about.
