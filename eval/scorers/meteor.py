@@ -24,7 +24,7 @@ COUNTS = 23
 and function words of both; chunks; matched words of both."""
 
 START_S, REPORT_S = 120.0, 2.0
-"""Room in seconds for loading the paraphrases (9 s on two cores), and for each report."""
+"""Room in seconds for loading the paraphrases (some 10 s on two cores), and for each report."""
 
 _STAGES = np.array([1.0, 0.6, 0.8, 0.6])
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
