@@ -32,10 +32,10 @@ from medvlm.data_recipes.checks.texts import COMMON, WORDS, shingles
 from medvlm.data_recipes.checks.workers import enough, in_order
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import Sample, VisualRef, read_jsonl
-from medvlm.eval.aggregate import blocks
 from medvlm.eval.rows import Row, write_json, write_rows
 from medvlm.eval.run_folder import read_plan, read_run
 from medvlm.eval.stages import scores_of
+from medvlm.eval.table import ALL, clusters_of, table_of
 
 COPY = 0.5
 """Share of a text's n-grams from which on it counts as a copy; below, it shares a passage."""
@@ -190,6 +190,7 @@ def report(out: Path, found: Sequence[Overlap], train: Sequence[Path], unread: i
     copied = {one.sample_id for one in found if one.contaminated}
     scores = [row for row in scores_of(out) if row["condition"] == "image"]
     run = read_run(out)
+    clusters = clusters_of(scores, run["cluster"], run["seed"])
     parts = {
         "all": scores,
         "clean": [row for row in scores if row["sample_id"] not in copied],
@@ -206,7 +207,9 @@ def report(out: Path, found: Sequence[Overlap], train: Sequence[Path], unread: i
         "table": [
             {"part": name, **block}
             for name, rows in parts.items()
-            for block in blocks(rows, cluster=run["cluster"], seed=run["seed"])
+            if rows
+            for block in table_of(rows, clusters)
+            if block["dimension"] == block["topic"] == ALL
         ],
     }
     write_json(out / "contamination.json", result)
