@@ -66,7 +66,8 @@ class ForeignProcessor:
     """
 
     def __init__(self, processor: Any, source: str) -> None:
-        self.processor, self.tokenizer = processor, getattr(processor, "tokenizer", None)
+        self.processor = processor
+        self.tokenizer: Any = getattr(processor, "tokenizer", None)
         if self.tokenizer is None or not (getattr(processor, "chat_template", None) or self.tokenizer.chat_template):
             missing = "tokenizer" if self.tokenizer is None else "chat template"
             raise ValueError(
@@ -184,10 +185,10 @@ class ForeignModel(LoadedModel):
         assert self.slices is not None, "set when made"
         return show(visual, self.slices)
 
-    def size(self, request: Request) -> int:
+    def size(self, request: Request) -> tuple[int, ...]:
         parts = [part for shown in self._prepared(request).visuals for part in shown]
         written = sum(len(turn.text) for turn in request.turns) + sum(len(p) for p in parts if isinstance(p, str))
-        return PICTURE_TOKENS * sum(isinstance(part, Picture) for part in parts) + written // 4
+        return PICTURE_TOKENS * sum(isinstance(part, Picture) for part in parts), written // 4
 
     def _batches(self, requests: Sequence[Request], places: Sequence[int]) -> Iterator[list[int]]:
         """Rows of a batch show as many pictures as each other: processors disagree about all else."""

@@ -29,7 +29,7 @@ WINDOW = 8
 """Chunks that are read ahead and sorted by size; of an answerer that does not prepare its visuals one, because these
 may be whole scans."""
 WINDOW_TOKENS = 65536
-"""Most tokens of the prompts of a window: its patches take about 24 KiB a token."""
+"""Most visual tokens of a window: their patches take about 24 KiB each."""
 READERS = 4
 DIGITS = 4
 """Of probabilities: sums over batches of other shapes differ in the seventh."""
@@ -196,8 +196,8 @@ def _ready(
         if prepares is not None:
             sizes = {request.request_id: prepares.size(request) for _, request in ready}
             # The longest first: what does not fit into memory fails at once.
-            ready.sort(key=lambda pair: (-pair[1].max_new_tokens, -sizes[pair[1].request_id]))
-            fit = WINDOW_TOKENS * max(1, len(ready)) // max(1, sum(sizes.values()))
+            ready.sort(key=lambda pair: (pair[1].max_new_tokens, sizes[pair[1].request_id]), reverse=True)
+            fit = WINDOW_TOKENS * max(1, len(ready)) // max(1, sum(size[0] for size in sizes.values()))
             count = max(chunk_size, min(most, 2 * count, fit))
         window = start()
         for at in range(0, max(1, len(ready)), chunk_size):

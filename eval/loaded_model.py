@@ -89,8 +89,11 @@ class LoadedModel:
         parts = show(visual, self.slices)
         return tuple(p if isinstance(p, str) else ("image", self.processor.patch(p.image())) for p in parts)
 
-    def size(self, request: Request) -> int:
-        """Tokens of the prompt, roughly: only the speed of a batch depends on it."""
+    def size(self, request: Request) -> tuple[int, ...]:
+        """(visual tokens, which visual, tokens of text roughly): only the speed of a batch depends on it.
+
+        Questions about one visual lie together, so that a batch encodes it once.
+        """
         written = sum(len(turn.text) for turn in request.turns)
         visual = 0
         for shown in request.visuals:
@@ -99,7 +102,7 @@ class LoadedModel:
                     written += len(part)
                 else:
                     visual += part[1].tokens
-        return visual + written // 4
+        return visual, min(map(id, request.visuals), default=0), written // 4
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         requests = [self._prepared(request) for request in requests]
@@ -121,7 +124,7 @@ class LoadedModel:
 
     def _batches(self, requests: Sequence[Request], places: Sequence[int]) -> Iterator[list[int]]:
         """The longest first: what does not fit into memory fails at once."""
-        order = sorted(places, key=lambda i: (-requests[i].max_new_tokens, -self.size(requests[i]), i))
+        order = sorted(places, key=lambda i: (requests[i].max_new_tokens, self.size(requests[i]), -i), reverse=True)
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size]
 

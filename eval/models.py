@@ -105,8 +105,8 @@ class Prepares(Protocol):
         """What stands in ``Request.visuals``. ValueError: the visual cannot be shown."""
         ...
 
-    def size(self, request: Request) -> int:
-        """Tokens of the prompt, roughly; requests of like size are asked together."""
+    def size(self, request: Request) -> tuple[int, ...]:
+        """Requests whose sizes are neighbours are asked together; begins with the visual tokens of the prompt."""
         ...
 
 

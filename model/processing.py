@@ -310,7 +310,10 @@ class MedVLMProcessor(ProcessorMixin):
 
 
 def left_padded(rendered: Sequence[Rendered], pad: int) -> BatchFeature:
-    """Rows of unlike length as a batch for ``generate``; what it holds is told by MedVLMProcessor.__call__."""
+    """Rows of unlike length as a batch for ``generate``; what it holds is told by MedVLMProcessor.__call__.
+
+    A visual object that several rows show stands in it once, and is encoded once.
+    """
     longest = max(len(r.tokens) for r in rendered)
     ids = torch.full((len(rendered), longest), int(pad))
     mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
@@ -324,8 +327,10 @@ def left_padded(rendered: Sequence[Rendered], pad: int) -> BatchFeature:
         batch["position_ids"] = positions
     shown = [visual for r in rendered for visual in r.visuals]
     if shown:
-        batch |= visual_tensors(shown)
-        batch["placements"] = torch.arange(len(shown))
+        distinct = {id(visual): visual for visual in shown}
+        places = {name: place for place, name in enumerate(distinct)}
+        batch |= visual_tensors(list(distinct.values()))
+        batch["placements"] = torch.tensor([places[id(visual)] for visual in shown])
     return BatchFeature(batch)
 
 

@@ -52,9 +52,37 @@ from medvlm.scripts.bench.hardware import hardware
 
 WITHIN, AT_LEAST, ROOM = 1.2, 2.0, 16
 WORDS = (
-    "lung heart left right upper lower zone nodule mass effusion pneumothorax consolidation opacity normal enlarged small "
-    "large there is no the a of in with and on picture shows patient history cough fever pain since days prior study"
-).split()
+    *(
+        "lung",
+        "heart",
+        "left",
+        "right",
+        "upper",
+        "lower",
+        "zone",
+        "nodule",
+        "mass",
+        "effusion",
+        "pneumothorax",
+        "normal",
+    ),
+    *("consolidation", "opacity", "enlarged", "small", "large", "there", "is", "no", "the", "a", "of", "in", "with"),
+    *(
+        "and",
+        "on",
+        "picture",
+        "shows",
+        "patient",
+        "history",
+        "cough",
+        "fever",
+        "pain",
+        "since",
+        "days",
+        "prior",
+        "study",
+    ),
+)
 SIZES = ((224, 224), (320, 256), (160, 240), (448, 448))
 
 

@@ -96,6 +96,20 @@ def test_batches_of_1_4_and_16_write_the_same(processor, loaded, requests):
         assert response.usage["seconds"] > 0 and response.usage["prompt_tokens"] > 5
 
 
+def test_a_visual_that_several_questions_show_is_encoded_once_in_a_batch(processor, loaded):
+    shown = an_image(7)
+    shared = [request(n, text, [shown]) for n, text in enumerate(["Is there a nodule?", "An effusion?", "Why?"])]
+    apart = [request(n, one.turns[0].text, [an_image(7)]) for n, one in enumerate(shared)]
+    encoded: list[int] = []
+    handle = loaded.model.vision.register_forward_pre_hook(lambda _, given: encoded.append(len(given[0])))
+    model = LoadedModel(loaded.model, processor, name="tiny", batch_size=4)
+    patched = model.prepare(shown)
+    together = model.answer([replace(one, visuals=(patched,)) for one in shared])
+    assert texts(together) == texts(model.answer(apart))
+    handle.remove()
+    assert encoded[1] == 3 * encoded[0] == 3 * len(patched[0][1].patches)
+
+
 def test_greedy_decoding_through_packs_writes_the_same(processor, loaded, requests):
     """The pack is the way that training takes: no mask, no cache, samples end to end, argmax step by step."""
     batched = LoadedModel(loaded.model, processor, name="tiny", batch_size=4).answer(requests)
@@ -261,7 +275,7 @@ class Watched(LoadedModel):
 
     def __init__(self, *arguments, **more) -> None:
         super().__init__(*arguments, **more)
-        self.batches: list[list[tuple[int, int]]] = []
+        self.batches: list[list[tuple[int, ...]]] = []
         self.threads: list[str] = []
 
     def prepare(self, visual):
@@ -269,29 +283,33 @@ class Watched(LoadedModel):
         return super().prepare(visual)
 
     def write(self, requests, **decoding):
-        self.batches.append([(one.max_new_tokens, self.size(one)) for one in requests])
+        self.batches.append([self.size(one) for one in requests])
         return super().write(requests, **decoding)
 
 
-def padding(batches: list[list[tuple[int, int]]]) -> int:
-    return sum(max(size for _, size in batch) - size for batch in batches for _, size in batch)
+def padding(batches: list[list[tuple[int, ...]]], part: int) -> int:
+    return sum(max(size[part] for size in batch) - size[part] for batch in batches for size in batch)
 
 
-def test_requests_are_asked_by_size_over_many_chunks(processor, loaded, manifest, tmp_path):
+@pytest.mark.parametrize("condition", ["image", "no_image"])
+def test_requests_are_asked_by_size_over_many_chunks(processor, loaded, manifest, tmp_path, condition):
     items, _ = read_items([manifest])
-    asks = make_plan(items, conditions=["image"], max_new_tokens=3).asks
+    asks = make_plan(items, conditions=[condition], max_new_tokens=3).asks
     model = Watched(loaded.model, processor, name="tiny", batch_size=4)
     generate(model, asks, tmp_path, chunk_size=8, show_progress=False)
     assert len(responses_of(tmp_path)) == len(asks) == sum(map(len, model.batches))
     assert all(len(batch) == 4 for batch in model.batches[:-3])
-    # each visual once in a window, never by the thread that writes
-    assert len(model.threads) < len(asks) / 2 and not any(name == "MainThread" for name in model.threads)
     # against sorting within each chunk, which is what a batch could do without looking further ahead
     within = []
     for at in range(0, len(asks), 8):
         sizes = sorted(model.size(model._prepared(one)) for one in requests_of(asks[at : at + 8]))
-        within += [[(3, size) for size in sizes[i : i + 4]] for i in range(0, len(sizes), 4)]
-    assert padding(model.batches) < 0.6 * padding(within)
+        within += [sizes[i : i + 4] for i in range(0, len(sizes), 4)]
+    part = 0 if condition == "image" else 2
+    assert padding(model.batches, part) < 0.6 * padding(within, part)
+    if condition == "image":
+        # each visual is prepared once in a window, never by the thread that writes, and shared by its questions
+        assert not any(name == "MainThread" for name in model.threads[: len(asks) // 5])
+        assert sum(len({visual for _, visual, _ in batch}) for batch in model.batches) <= 1.7 * len(model.batches)
     used = read_rows(tmp_path / "timings.rank0.jsonl")
     assert len(used) == len(asks) and all(row["new_tokens"] <= 3 and row["seconds"] > 0 for row in used)
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,11 @@ def test_served_families_go_through_their_own_path_with_slice_sets(tmp_path):
     )
     assert [response.text for response in one] == [response.text for response in four]
     assert all(response.choices is None or sum(response.choices) == pytest.approx(1) for response in four)
+    # questions that share a prepared visual
+    shown = answerer.prepare(an_image(1))
+    shared = [replace(request(n, "Is there a nodule?" + n * " ?", [an_image(1)]), visuals=(shown,)) for n in range(2)]
+    apart = [replace(one, visuals=(an_image(1),)) for one in shared]
+    assert [r.text for r in answerer.answer(shared)] == [r.text for r in answerer.answer(apart)]
 
 
 def test_what_is_no_model_is_said_so(tmp_path, folder):
