@@ -57,7 +57,9 @@ def samples(asks: Sequence[Ask], responses: Mapping[str, Row], scores: Mapping[s
         if ask.condition != "image" or ask.request_id not in responses or ask.request_id not in scores:
             continue
         score = scores[ask.request_id]
-        marks = {key: score[key] for key in ("correct", "exact_match", "token_f1", "rouge_l", "iou") if key in score}
+        marks: dict[str, Any] = {
+            key: score[key] for key in ("correct", "exact_match", "token_f1", "rouge_l", "iou") if key in score
+        }
         found.append(
             {
                 "doc_id": len(found),

@@ -115,10 +115,31 @@ SCORERS = (
         implementation="rule labeller of this package; a positive counts when kind and side agree; micro over reports",
         score=_score,
         metrics=(
-            Metric(name="finding_f1", title="Reports: finding F1", kinds=("report",), counts=_counts("hits", "invented", "missed"), value=micro_f1),
-            Metric(name="finding_precision", title="Reports: finding precision", kinds=("report",), counts=_of_total("hits", "invented")),
-            Metric(name="finding_recall", title="Reports: finding recall", kinds=("report",), counts=_of_total("hits", "missed")),
-            Metric(name="negation_accuracy", title="Reports: stated absences kept", kinds=("report",), counts=_counts("negations_kept", "negations")),
+            Metric(
+                name="finding_f1",
+                title="Reports: finding F1",
+                kinds=("report",),
+                counts=_counts("hits", "invented", "missed"),
+                value=micro_f1,
+            ),
+            Metric(
+                name="finding_precision",
+                title="Reports: finding precision",
+                kinds=("report",),
+                counts=_of_total("hits", "invented"),
+            ),
+            Metric(
+                name="finding_recall",
+                title="Reports: finding recall",
+                kinds=("report",),
+                counts=_of_total("hits", "missed"),
+            ),
+            Metric(
+                name="negation_accuracy",
+                title="Reports: stated absences kept",
+                kinds=("report",),
+                counts=_counts("negations_kept", "negations"),
+            ),
         ),
     ),
-)  # fmt: skip
+)

@@ -55,7 +55,8 @@ SCORERS = (
         tier="B",
         kinds=("box",),
         implementation="medvlm: intersection over union of areas or volumes, over all questions: an unread answer "
-        "counts 0; the distance of centres is over the boxes that were read and whose field of view is known in millimetres",
+        "counts 0; the distance of centres is over the boxes that were read and whose field of view is known in "
+        "millimetres",
         score=_score,
         metrics=(
             Metric(name="box_iou", title="Boxes: mean IoU", kinds=("box",), counts=mean_of("iou")),
