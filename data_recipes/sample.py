@@ -17,6 +17,10 @@ Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation", "test"]
 QuestionKind = Literal["closed", "choice", "open", "report", "box", "labels", "span", "json"]
 VISUAL_KINDS: tuple[str, ...] = get_args(Kind)
+_ROLES: tuple[str, ...] = get_args(Role)
+_SPLITS: tuple[str, ...] = get_args(Split)
+_QUESTION_KINDS: tuple[str, ...] = get_args(QuestionKind)
+_PART_TYPES = ("text", *VISUAL_KINDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +259,7 @@ class _Row:
 def _turn_from_json(data: Any, parent: _Row, path: str) -> Turn:
     row = _Row(data, parent.where, parent.sample_id, path + ".")
     row.known({"role", "content"})
-    role = row.text("role", get_args(Role))
+    role = row.text("role", _ROLES)
     raw = row.data.get("content")
     if isinstance(raw, str):
         raw = [{"type": "text", "text": raw}]
@@ -264,7 +268,7 @@ def _turn_from_json(data: Any, parent: _Row, path: str) -> Turn:
     parts: list[Part] = []
     for number, item in enumerate(raw):  # type: ignore[arg-type]
         part = _Row(item, parent.where, parent.sample_id, f"{path}.content[{number}].")
-        kind = part.text("type", ("text", *VISUAL_KINDS))
+        kind = part.text("type", _PART_TYPES)
         if kind == "text":
             part.known({"type", "text"})
             parts.append(part.text("text"))
@@ -341,7 +345,7 @@ def from_json(data: Any, *, where: str) -> Sample:
         if not answers or not all(isinstance(a, str) and a.strip() for a in answers):
             ask.fail("question.answers must be non-empty strings", "an empty answer cannot be scored; drop the row")
         question = Question(
-            kind=ask.text("kind", get_args(QuestionKind)),  # type: ignore[arg-type]
+            kind=ask.text("kind", _QUESTION_KINDS),  # type: ignore[arg-type]
             answers=tuple(answers),
             choices=tuple(ask.items("choices", [])),
             topic=ask.data.get("topic", "other"),
@@ -363,7 +367,7 @@ def from_json(data: Any, *, where: str) -> Sample:
         study_id=row.text("study_id"),
         source=row.text("source"),
         licence=row.text("licence"),
-        split=row.text("split", get_args(Split)),  # type: ignore[arg-type]
+        split=row.text("split", _SPLITS),  # type: ignore[arg-type]
         turns=_turns_from_json(row, "messages"),
         preference=preference,
         question=question,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from medvlm.data_recipes.sample import Question
 
@@ -25,17 +25,20 @@ def plain_text(text: str) -> str:
     return " ".join(DECORATION.sub("", text).split()).strip(" .,;:!。，；：！？、").lower()
 
 
-def closed_rules(question: Question, texts: Sequence[str], answer: str, prompt: str) -> list[tuple[str, set[int]]]:
-    """(rule name, places of the choices it found) in the order of trust; the first that finds any decides."""
+def closed_rules(question: Question, texts: Sequence[str], answer: str, prompt: str) -> Iterator[tuple[str, set[int]]]:
+    """(rule name, places of the choices it found) in the order of trust; the first that finds any decides.
+
+    Each rule runs when it is asked for: most answers are read by the first.
+    """
     marked = [m.strip() for m in _MARKER.findall(answer)]
     lettered = question.kind == "choice"
     # "B" is the letter of the second choice, also where another choice reads "B" (names of parts of a figure).
     spelt = ["\0" if lettered and text.upper() in tuple(LETTERS[: len(texts)]) else text for text in texts]
-    rules: list[tuple[str, set[int]]] = [("exact", _exact(spelt, answer))]
+    yield "exact", _exact(spelt, answer)
     # A choice that is a bare letter is read by the letter rules: "a" as a word would be found in any sentence.
     names = ["\0" if lettered and len(text) == 1 else text for text in texts]
     if lettered:
-        rules.append(("letter_only", _letter_only(len(texts), answer)))
+        yield "letter_only", _letter_only(len(texts), answer)
     if marked:
         found: set[int] = set()
         for text in marked:
@@ -43,19 +46,18 @@ def closed_rules(question: Question, texts: Sequence[str], answer: str, prompt: 
             # "Answer: no effusion" says nothing of a heart: a bare yes or no must stand alone here too.
             read = _yes_no if {"yes", "no"} <= set(texts) else _mentions
             found |= set() if found else read(names, text)
-        rules.append(("answer_marker", found))
+        yield "answer_marker", found
     if lettered:
-        rules.append(("leading_letter", _leading_letter(names, answer)))
-        rules.append(("bracketed_letter", _bracketed(len(texts), answer)))
-        rules.append(("choice_text", _mentions(names, answer)))
-        rules.append(("single_letter", _letters(len(texts), answer)))
-        return rules
+        yield "leading_letter", _leading_letter(names, answer)
+        yield "bracketed_letter", _bracketed(len(texts), answer)
+        yield "choice_text", _mentions(names, answer)
+        yield "single_letter", _letters(len(texts), answer)
+        return
     if {"yes", "no"} <= set(texts):
-        rules.append(("yes_no", _yes_no(texts, answer)))
-        rules.append(("restatement", _restatement(texts, answer, prompt)))
+        yield "yes_no", _yes_no(texts, answer)
+        yield "restatement", _restatement(texts, answer, prompt)
     else:
-        rules.append(("choice_text", _mentions(texts, answer)))
-    return rules
+        yield "choice_text", _mentions(texts, answer)
 
 
 def _exact(texts: Sequence[str], answer: str) -> set[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from medvlm.data_recipes.box_text import BoxForm
@@ -19,6 +20,7 @@ from medvlm.eval.box_answer import read_answer
 from medvlm.eval.extract_structured import read_structured
 from medvlm.eval.rows import Row, write_rows
 
+_THINKING = re.compile(r"</?think>", re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 OPTION_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.MULTILINE)
@@ -55,15 +57,29 @@ def options(question: Question, prompt: str = "") -> tuple[str, ...]:
     Where the manifest lists bare letters, their texts are looked up in the lettered lines of ``prompt``; without
     such lines the letters themselves are the texts.
     """
-    shown = [choice.strip() for choice in question.choices]
+    texts = _listed(tuple(question.choices))
+    if texts is not None:
+        return texts
+    lines = dict(OPTION_LINE.findall(prompt))
+    return tuple(plain_text(lines.get(letter, letter)) for letter in LETTERS[: len(question.choices)])
+
+
+@lru_cache(maxsize=4096)
+def _listed(choices: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The texts of ``choices``; None where they are bare letters. Many questions of a task have the same choices."""
+    shown = [choice.strip() for choice in choices]
     letters = list(LETTERS[: len(shown)])
     if shown == letters:
-        lines = dict(OPTION_LINE.findall(prompt))
-        return tuple(plain_text(lines.get(letter, letter)) for letter in letters)
+        return None
     matched = [OPTION_LINE.fullmatch(choice) for choice in shown]
     if all(m is not None and m[1] == letter for m, letter in zip(matched, letters, strict=True)):
         return tuple(plain_text(m[2]) for m in matched if m is not None)
-    return tuple(plain_text(choice) for choice in shown)
+    return _plain_choices(choices)
+
+
+@lru_cache(maxsize=4096)
+def _plain_choices(choices: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(plain_text(choice) for choice in choices)
 
 
 def choice_index(question: Question, answer: str, prompt: str = "") -> int | None:
@@ -74,7 +90,7 @@ def choice_index(question: Question, answer: str, prompt: str = "") -> int | Non
     plain = plain_text(answer)
     if question.kind == "choice" and plain.upper() in tuple(LETTERS[: len(question.choices)]):
         return LETTERS.index(plain.upper())
-    for texts in (tuple(plain_text(c) for c in question.choices), options(question, prompt)):
+    for texts in (_plain_choices(tuple(question.choices)), options(question, prompt)):
         if plain in texts:
             return texts.index(plain)
     return None
@@ -82,6 +98,8 @@ def choice_index(question: Question, answer: str, prompt: str = "") -> int | Non
 
 def visible_answer(text: str) -> str | None:
     """``text`` without its thinking; None when the answer was cut off while still thinking."""
+    if _THINKING.search(text) is None:
+        return text.strip()
     text = re.sub(r"<think>.*?</think>", " ", text, flags=re.DOTALL | re.IGNORECASE)
     # Some chat templates open the thinking in the prompt, so that only its end is in the answer.
     text = re.split(r"</think>", text, flags=re.IGNORECASE)[-1]

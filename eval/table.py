@@ -97,11 +97,17 @@ def table_of(rows: Sequence[Row], clusters: Clusters) -> list[Row]:
         if (dimension, topic) in places
     }
     found: dict[tuple[str, str], list[Row]] = {group: [] for group in members}
+    kinds = np.array([row["kind"] for row in rows])
+    of_kind = {kind: kinds == kind for kind in sorted(set(kinds.tolist()))}
+    added = {name for row in rows for name in row.get("added", ())}
     for scorer, metric in METRICS.values():
-        asked = np.array([row["kind"] in metric.kinds for row in rows], dtype=bool)
-        if not asked.any():
+        masks = [mask for kind, mask in of_kind.items() if kind in metric.kinds]
+        if not masks or (scorer.added and scorer.name not in added):
             continue
+        asked = np.logical_or.reduce(masks)
         counted = _counted(metric, rows, asked) if isinstance(metric.counts, Each) else None
+        if counted is not None and not len(counted[0]):
+            continue
         marked = np.array([scorer.name in row.get("added", ()) for row in rows], dtype=bool) if scorer.added else asked
         for group, places_of in members.items():
             inside = places_of[asked[places_of]]

@@ -72,14 +72,17 @@ def _most_frequent(values: Sequence) -> object:
 
 
 def _score(answers: Sequence[Answered]) -> list[Marks | None]:
-    return [
-        {
-            "correct": is_correct(one.question, one.value, one.prompt),
-            "choices": list(options(one.question, one.prompt)),
-            "reference": sorted(accepted(one.question, one.prompt))[0],
-        }
-        for one in answers
-    ]
+    found: list[Marks | None] = []
+    for one in answers:
+        right = accepted(one.question, one.prompt)
+        found.append(
+            {
+                "correct": one.value is not None and one.value in right,
+                "choices": list(options(one.question, one.prompt)),
+                "reference": sorted(right)[0],
+            }
+        )
+    return found
 
 
 def _majority(rows: Sequence[Row]) -> list[list[float] | None]:
