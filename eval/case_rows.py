@@ -59,7 +59,7 @@ def case_row(
         "kind": ask.question.kind,
         "topic": ask.question.topic,
         "dimension": ask.item.dimension,
-        "modality": str(sample.metadata.get("modality", "") or ""),
+        "modality": str(sample.metadata.get("modality", "unknown")).replace("unknown", ""),
         "question": short(ask.prompt),
         "choices": choices,
         "right": right,

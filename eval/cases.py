@@ -143,13 +143,11 @@ def _album(
     """Fill media, missing and boxes of the cases."""
     first = _pictured_first(cases, pictured)
     items = {place: asked[name][0][0].item for place, name in enumerate(order)}
-    scans = {
-        (ref.path, repr(ref.options))
-        for place in first
-        for ref in items[place].sample.visuals()
-        if ref.kind == "volume"
-    }
-    album = Album(read=read, budget=budget, share=budget / max(1, len(scans)))
+    shown = {(ref.kind, ref.path, repr(ref.options)) for place in first for ref in items[place].sample.visuals()}
+    scans = sum(kind == "volume" for kind, _, _ in shown)
+    # Where there are pictures and clips as well, half of the room is theirs.
+    room = budget if scans == len(shown) else budget / 2
+    album = Album(read=read, budget=budget, share=room / max(1, scans))
     for place, case in enumerate(cases):
         item = items[place]
         if not item.sample.visuals():

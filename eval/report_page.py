@@ -49,7 +49,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         percent=_percent, points=_points, number=_number, short=_short, p_value=_p_value, picture=_picture,
-        sum_values=_sum_values, with_unit=_with_unit,
+        sum_values=_sum_values, sentence=_sentence, with_unit=_with_unit,
     )  # fmt: skip
     environment.globals.update(titles=title_of, units=unit_of)
     return environment
@@ -57,6 +57,11 @@ def _environment() -> Environment:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _sentence(text: str) -> str:
+    """``text`` with a capital first letter and everything else as it is."""
+    return text[:1].upper() + text[1:]
 
 
 def _points(value: float) -> str:

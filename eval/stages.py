@@ -125,7 +125,7 @@ def rescore(out: Path, **report: Any) -> dict[str, Any]:
     return metrics
 
 
-_STAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+_STAGES: dict[str, tuple[Callable[..., Any], str]] = {
     "extract": (extract_stage, "read the answers out of what was written"),
     "score": (score_stage, "mark the extracted answers"),
     "aggregate": (aggregate_stage, "sum the marks up, with intervals"),
@@ -142,13 +142,19 @@ def _command(name: str, arguments: Sequence[str] | None) -> int:
         parser.add_argument(
             "--box-form", choices=get_args(BoxForm), help="how the model writes boxes, if not as in run.json"
         )
+    if name in ("report", "rescore"):
+        parser.add_argument("--gallery", type=int, default=36, help="cases that show their picture in the report")
+        parser.add_argument("--media-megabytes", type=float, default=40.0, help="that pictures may take in the report")
     args = parser.parse_args(arguments)
+    shown = {}
+    if name in ("report", "rescore"):
+        shown = {"gallery_size": args.gallery, "media_megabytes": args.media_megabytes}
     status = 0
     for out in args.runs:
         try:
             if getattr(args, "box_form", None):
                 write_json(out / "run.json", read_run(out) | {"box_form": args.box_form})
-            stage(out)
+            stage(out, **shown)
             print(f"{name}: {out}")
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)

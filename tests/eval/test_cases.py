@@ -25,7 +25,7 @@ from medvlm.eval.models import Response, reference_of
 from medvlm.eval.pictures import NO_ROOM, STACK_SIZES, Album, embed
 from medvlm.eval.run import Settings, evaluate
 from medvlm.eval.run_folder import read_plan, responses_of
-from medvlm.eval.stages import report_stage, scores_of
+from medvlm.eval.stages import report_main, report_stage, scores_of
 from medvlm.model.visual import Image, Video, Volume
 
 
@@ -163,6 +163,16 @@ def test_the_page_is_the_same_to_the_byte_and_holds_no_markup_of_a_model(run: Pa
     assert b"boom" not in page and b"http://" not in page and b"https://" not in page
     held = unpacked(page.decode().split('id="cases-data">')[1].split("<")[0])
     assert any(answer["text"] == "</script><script>boom()</script>" for answer in held["cases"][0]["answers"])
+
+
+def test_the_command_says_how_many_pictures_there_are(run: Path) -> None:
+    page = run / "report.html"
+    before = page.read_bytes()
+    assert report_main([str(run), "--gallery", "60"]) == 0
+    assert page.read_bytes().count(b'type="text/plain" id="medium-') == 12
+    assert report_main([str(run), "--gallery", "60", "--media-megabytes", "0"]) == 0
+    assert page.read_bytes().count(b'type="text/plain" id="medium-') == 0
+    assert report_main([str(run), "--gallery", "5"]) == 0 and page.read_bytes() == before
 
 
 def test_the_cap_keeps_wrong_ones_first_and_says_what_it_left_out(run: Path) -> None:
