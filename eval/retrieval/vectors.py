@@ -79,9 +79,11 @@ def embedded(
         (how many are done, how many there are), after every batch.
     """
     store = VectorFile(folder)
-    todo = list({key: place for place, key in reversed(list(enumerate(keys))) if key not in store.places}.values())[
-        ::-1
-    ]
+    wanted: dict[str, int] = {}
+    for place, key in enumerate(keys):
+        if key not in store.places:
+            wanted.setdefault(key, place)
+    todo = list(wanted.values())
     for start in range(0, len(todo), batch):
         some = todo[start : start + batch]
         store.add([keys[place] for place in some], embed(some))
