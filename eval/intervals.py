@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medvlm.eval.bca import bca_bounds
-from medvlm.eval.resampling import RESAMPLES, cluster_sums, resampled
+from medvlm.eval.resampling import RESAMPLES, cluster_index, cluster_sums, resampled
 
 FEW_CLUSTERS = 10
 """Below so many clusters no interval is to be trusted; the method says so."""
@@ -39,7 +39,7 @@ class Estimate:
             - no_variation: every resample gives the same value; there is no interval.
             - none: nothing to compute, or one cluster only.
 
-            "_few" ends the name of a bootstrap over fewer than FEW_CLUSTERS clusters: its interval is not to be trusted.
+            "_few" ends the name of a bootstrap over fewer than FEW_CLUSTERS clusters: do not trust its interval.
     """
 
     value: float | None
@@ -98,7 +98,7 @@ def clustered(
     """
     if len(counts) == 0:
         return NOTHING
-    sums = cluster_sums(counts, np.asarray(clusters))
+    sums = cluster_sums(counts, cluster_index(clusters)[0])
     value = float(statistic(np.asarray(counts, dtype=np.float64).sum(axis=0)[None])[0])
     if not math.isfinite(value):
         return NOTHING
@@ -136,16 +136,16 @@ def proportion(
     hits = np.asarray(correct, dtype=float)
     if len(hits) == 0:
         return NOTHING
-    names = np.asarray(clusters)
-    value, n_clusters = float(hits.mean()), len(np.unique(names))
+    index, n_clusters = cluster_index(clusters)
+    value = float(hits.mean())
     if n_clusters == len(hits):
         return _estimate(value, wilson(float(hits.sum()), len(hits)), "wilson", n_clusters)
     counts = np.stack([hits, np.ones_like(hits)], axis=1)
-    found = clustered(counts, names, ratio, seed=seed, share=True)
+    found = clustered(counts, index, ratio, seed=seed, share=True)
     if found.low is None or found.high is None or not found.method.startswith("cluster_bootstrap"):
         return found
-    right, wrong = names[hits > 0], names[hits < 1]
-    if min(len(np.unique(right)), len(np.unique(wrong))) >= RARE:
+    right, wrong = (np.bincount(index, weights=marks) > 0 for marks in (hits, 1 - hits))
+    if min(int(right.sum()), int(wrong.sum())) >= RARE:
         return found
     low, high = wilson(value * n_clusters, n_clusters)
     return _estimate(value, (min(low, found.low), max(high, found.high)), "cluster_bootstrap_rare", n_clusters)

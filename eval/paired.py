@@ -10,7 +10,7 @@ import numpy as np
 
 from medvlm.eval.bca import bca_bounds
 from medvlm.eval.intervals import FEW_CLUSTERS, Statistic, ratio, wilson
-from medvlm.eval.resampling import RESAMPLES, cluster_sums, resampled
+from medvlm.eval.resampling import RESAMPLES, cluster_index, cluster_sums, resampled
 
 DRAWS = 9999
 """Of a randomisation test; with the observed one, the least p is 1 / 10,000."""
@@ -100,7 +100,7 @@ def compare_counts(
     if n == 0:
         return Paired(a=None, b=None, difference=None, low=None, high=None, test="none", p=None, n=0, n_clusters=0)
     width = a.shape[1]
-    sums = cluster_sums(np.concatenate([a, b], axis=1), np.asarray(clusters))
+    sums = cluster_sums(np.concatenate([a, b], axis=1), cluster_index(clusters)[0])
 
     def difference(of: np.ndarray) -> np.ndarray:
         return statistic(of[:, width:]) - statistic(of[:, :width])

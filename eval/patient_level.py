@@ -10,6 +10,7 @@ import numpy as np
 
 from medvlm.eval.intervals import Estimate, clustered, proportion
 from medvlm.eval.main_metrics import ACCURACY, main_metrics, right_or_wrong
+from medvlm.eval.resampling import cluster_index
 from medvlm.eval.rows import Row
 from medvlm.eval.table import Clusters, estimate, scored
 
@@ -35,7 +36,7 @@ def patient_level(rows: Sequence[Row], clusters: Clusters) -> dict[str, Any] | N
     found["n"] = len(every)
     found["questions"] = {"least": int(every.min()), "median": float(np.median(every)), "most": int(every.max())}
     if kept:
-        _, index = np.unique(clusters.of(kept), return_inverse=True)
+        index, _ = cluster_index(clusters.of(kept))
         asked, right = np.bincount(index), np.bincount(index, weights=counts[:, 0])
         names = np.arange(len(asked))
         found["all_right"] = _with_n(proportion((right == asked).astype(float), names), len(asked))
@@ -50,7 +51,7 @@ def _means(rows: Sequence[Row], clusters: Clusters) -> dict[str, Row]:
         kept, counts = scored(metric, rows)
         if not kept:
             continue
-        _, index = np.unique(clusters.of(kept), return_inverse=True)
+        index, _ = cluster_index(clusters.of(kept))
         sums = np.stack([np.bincount(index, weights=counts[:, k]) for k in range(counts.shape[1])], axis=1)
         within = metric.value(sums)
         known = np.isfinite(within)

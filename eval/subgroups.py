@@ -12,6 +12,7 @@ import numpy as np
 from medvlm.eval.intervals import FEW_CLUSTERS, Statistic, clustered
 from medvlm.eval.main_metrics import main_metrics
 from medvlm.eval.metric import Metric
+from medvlm.eval.resampling import cluster_index
 from medvlm.eval.rows import Row
 from medvlm.eval.table import Clusters, estimate, scored
 
@@ -87,7 +88,7 @@ def _stratum(
                 "group": name,
                 **asdict(own),
                 "n": len(places),
-                "n_clusters": len(np.unique(numbers[places])),
+                "n_clusters": cluster_index(numbers[places])[1],
                 **_gap(metric, counts[known], inside[known], numbers[known], seed),
             }
         )
@@ -113,7 +114,7 @@ def _gap(metric: Metric, counts: np.ndarray, inside: np.ndarray, numbers: np.nda
     both = np.concatenate([counts * inside[:, None], counts * ~inside[:, None]], axis=1)
     found = clustered(both, numbers, _difference(metric.value, counts.shape[1]), seed=seed, resamples=metric.resamples)
     # A gap is no more to be trusted than the side with fewer clusters.
-    few = min(len(np.unique(numbers[side])) for side in (inside, ~inside)) < FEW_CLUSTERS
+    few = min(cluster_index(numbers[side])[1] for side in (inside, ~inside)) < FEW_CLUSTERS
     return {
         "gap": found.value,
         "gap_low": None if few else found.low,
@@ -157,7 +158,7 @@ def _extremes(
                 "group": group,
                 **asdict(estimate(metric, counts[places], numbers[places], seed)),
                 "n": len(places),
-                "n_clusters": len(np.unique(numbers[places])),
+                "n_clusters": cluster_index(numbers[places])[1],
             }
         )
     return found

@@ -11,6 +11,7 @@ import numpy as np
 from medvlm.eval.bounds import ASKED_FORM, bounds_of
 from medvlm.eval.intervals import Estimate, clustered, proportion
 from medvlm.eval.metric import Each, Metric, Scorer
+from medvlm.eval.resampling import cluster_index
 from medvlm.eval.rows import Row
 from medvlm.eval.scorers.catalogue import METRICS
 
@@ -152,7 +153,7 @@ def _block(
         **asdict(estimate(metric, counts, numbers, seed)),
         **bounds_of(metric, counts, facts.in_form[places], facts.unparsed[places]),
         "n": len(places),
-        "n_clusters": len(np.unique(numbers)),
+        "n_clusters": cluster_index(numbers)[1],
         "unscored": len(inside) - len(places),
         "unparsed": int(facts.unparsed[places].sum()),
         "empty": int(facts.empty[places].sum()),
