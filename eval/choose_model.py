@@ -102,4 +102,7 @@ def choose_model(name: str, options: ModelOptions | None = None) -> Answerer:
     from medvlm.eval.loaded_model import CheckpointModel
 
     options.only("dtype", "confidence", "answer_by", "slices", name=name)
-    return CheckpointModel(name, **options.of_local())
+    try:
+        return CheckpointModel(name, **options.of_local())
+    except OSError as error:  # no such folder, or a hub id that is not there, gated or out of reach
+        raise ValueError(f"the model {name!r} cannot be loaded: {error}") from error

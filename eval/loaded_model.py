@@ -250,7 +250,7 @@ class Chosen:
         """``response`` with how sure the model is of the choice that its text names; None where it names none."""
         value = extract(self.question, response.text, self.prompt).value
         named = options(self.question, self.prompt)
-        share = sum(share for share, name in zip(self.shares, named, strict=True) if name == value)
+        share = min(1.0, sum(share for share, name in zip(self.shares, named, strict=True) if name == value))
         usage = {**response.usage, "seconds": response.usage.get("seconds", 0.0) + self.seconds}
         return replace(response, confidence=None if value is None else share, choices=self.shares, usage=usage)
 

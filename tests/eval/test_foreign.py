@@ -182,6 +182,8 @@ def test_served_families_go_through_their_own_path_with_slice_sets(tmp_path):
 
 
 def test_what_is_no_model_is_said_so(tmp_path, folder):
+    with pytest.raises(ValueError, match=r"cannot be loaded: .* holds no config\.json"):
+        choose_model(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="there is no model of transformers at"):
         choose_model(f"transformers:{tmp_path / 'nothing'}")
     with pytest.raises(ValueError, match="use one of float32"):
