@@ -64,7 +64,7 @@ def browse(
     runs: Sequence[AnsweredRun],
     read: Reader,
     *,
-    pictured: int = 36,
+    pictured: int = 200,
     megabytes: float = 40.0,
     most: int = MOST_CASES,
     seed: int = 0,

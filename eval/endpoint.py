@@ -136,11 +136,11 @@ class EndpointModel:
         """Pictures and words, made while others are asked."""
         return show(visual, self.policy)
 
-    def size(self, request: Request) -> int:
-        """Characters of the prompt, with a thousand for each picture."""
+    def size(self, request: Request) -> tuple[int, ...]:
+        """(visual tokens, tokens of text), both roughly: a picture counts as 256."""
         shown = [part for parts in request.visuals for part in parts]
         pictures = sum(isinstance(part, Picture) for part in shown)
-        return sum(len(turn.text) for turn in request.turns) + words_in(shown) + 1000 * pictures
+        return 256 * pictures, (sum(len(turn.text) for turn in request.turns) + words_in(shown)) // 4
 
     def answer(self, requests: Sequence[Request]) -> list[Response | BadSample]:
         """One response per request, in order; a request that the server refuses for its content as BadSample.

@@ -84,7 +84,8 @@ def evaluate(
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
-    gallery_size: int = 36,
+    gallery_size: int = 200,
+    media_megabytes: float = 40.0,
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Ask the questions of manifests, score and report; return what metrics.json holds.
@@ -99,7 +100,8 @@ def evaluate(
         train_metrics: metrics.jsonl of training runs, for the report's plots.
         extra: further tables of the report.
         found: what the folder held that the manifests were made of, for the report.
-        gallery_size: answers shown in the report.
+        gallery_size: cases that show their picture in the report.
+        media_megabytes: that these pictures may take.
         show_progress: None: only on a terminal.
 
     Raises:
@@ -117,6 +119,7 @@ def evaluate(
     return _evaluate(
         answerer, items, bad, out, settings or Settings(), about, chunk_size=chunk_size, read=read, ranks=ranks,
         show_progress=show_progress, train_metrics=train_metrics, extra=extra, found=found, gallery_size=gallery_size,
+        media_megabytes=media_megabytes,
     )  # fmt: skip
 
 
@@ -129,7 +132,8 @@ def evaluate_task(
     chunk_size: int = 16,
     read: Reader | None = None,
     ranks: Ranks = ALONE,
-    gallery_size: int = 36,
+    gallery_size: int = 200,
+    media_megabytes: float = 40.0,
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Ask the questions of a task, score and report; return what metrics.json holds. Arguments as in ``evaluate``."""
@@ -145,7 +149,7 @@ def evaluate_task(
     }
     return _evaluate(
         answerer, loaded.items, loaded.bad, out, settings or Settings(), about, chunk_size=chunk_size, read=read,
-        ranks=ranks, show_progress=show_progress, gallery_size=gallery_size,
+        ranks=ranks, show_progress=show_progress, gallery_size=gallery_size, media_megabytes=media_megabytes,
     )  # fmt: skip
 
 
@@ -282,7 +286,12 @@ def _run_all(
     options = model_options(args, ranks.device(args.device))
     answerer = ranks.together(lambda: choose_model(args.model, options))
     at_once = args.concurrency if isinstance(answerer, Remote) else args.batch_size
-    shared: dict[str, Any] = {"chunk_size": 2 * at_once, "gallery_size": args.gallery, "ranks": ranks}
+    shared: dict[str, Any] = {
+        "chunk_size": 2 * at_once,
+        "gallery_size": args.gallery,
+        "media_megabytes": args.media_megabytes,
+        "ranks": ranks,
+    }
     if not tasks:
         return {args.out: evaluate(answerer, args.data, args.out, settings, train_metrics=args.train_metrics, **shared)}
     return {

@@ -88,7 +88,7 @@ def report_stage(
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
-    gallery_size: int = 36,
+    gallery_size: int = 200,
     media_megabytes: float = 40.0,
     asks: Sequence[Ask] | None = None,
 ) -> None:
@@ -143,7 +143,7 @@ def _command(name: str, arguments: Sequence[str] | None) -> int:
             "--box-form", choices=get_args(BoxForm), help="how the model writes boxes, if not as in run.json"
         )
     if name in ("report", "rescore"):
-        parser.add_argument("--gallery", type=int, default=36, help="cases that show their picture in the report")
+        parser.add_argument("--gallery", type=int, default=200, help="cases that show their picture in the report")
         parser.add_argument("--media-megabytes", type=float, default=40.0, help="that pictures may take in the report")
     args = parser.parse_args(arguments)
     shown = {}

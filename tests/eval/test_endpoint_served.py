@@ -24,8 +24,8 @@ from medvlm.eval.run import Settings, evaluate
 from medvlm.eval.run_folder import responses_of
 from medvlm.eval.slice_sets import SlicePolicy
 
-pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn: bash scripts/test_extras.sh")
-pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn: bash scripts/test_extras.sh")
+pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn: pip install -e '.[dev]'")
+pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn: pip install -e '.[dev]'")
 
 FEW = SlicePolicy(slices=2, frames=2, windows=("lung",), longest=32)
 
@@ -37,7 +37,9 @@ def served(tmp_path_factory) -> Iterator[tuple[Path, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder), "--host", "127.0.0.1"]
+    # medvlm.model first: torchvision, where it is installed beside a CPU build of torch, breaks transformers otherwise.
+    start = "import medvlm.model; from transformers.cli.transformers import main; main()"
+    command = [sys.executable, "-c", start, "serve", str(folder), "--host", "127.0.0.1"]
     log = (folder.parent / "serve.log").open("w")
     server = subprocess.Popen(
         [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"], stdout=log, stderr=log,
