@@ -21,6 +21,7 @@
     medvlm eval export RUN --to latex --out T.tex  tables; ReXrank predictions, lm-eval results, inspect logs
     medvlm eval audit RUN                          a sheet for a person to mark: how often are answers misread?
     medvlm eval contamination RUN --train M.jsonl  was the test in the training? the score with and without the copies
+    medvlm eval retrieve --model M --beir FOLDER   pictures by text and back; documents by query: nDCG, recall
     medvlm eval selftest                           is the ruler straight? every task, with answers of known score
     medvlm eval pairs --model CHECKPOINT --data data/test_pairs.jsonl
     medvlm chat --model CHECKPOINT scan.nii.gz     ask about a picture, a volume or a clip
@@ -65,6 +66,7 @@ COMMANDS = {
     ("eval", "export"): "medvlm.eval.export",
     ("eval", "audit"): "medvlm.eval.audit",
     ("eval", "contamination"): "medvlm.eval.contamination",
+    ("eval", "retrieve"): "medvlm.eval.retrieval.run",
     ("eval", "selftest"): "medvlm.eval.selftest",
     ("eval", "pairs"): "medvlm.eval.pairs",
     ("chat",): "medvlm.scripts.chat",
