@@ -12,6 +12,7 @@ from typing import Any, get_args
 from medvlm.data_recipes.box_text import BoxForm
 from medvlm.eval.aggregate import aggregate
 from medvlm.eval.cases import AnsweredRun, browse
+from medvlm.eval.collector import without_collector
 from medvlm.eval.extract import extract_rows
 from medvlm.eval.found import Found
 from medvlm.eval.generate import Reader
@@ -38,6 +39,7 @@ def answered_in(out: Path, asks: Sequence[Ask]) -> list[Row]:
     return responses
 
 
+@without_collector()
 def extract_stage(out: Path, asks: Sequence[Ask] | None = None) -> list[Row]:
     """responses -> extractions.jsonl. ``asks``: as read_plan reads them, where that was done already."""
     asks = read_plan(out) if asks is None else asks
@@ -45,6 +47,7 @@ def extract_stage(out: Path, asks: Sequence[Ask] | None = None) -> list[Row]:
     return extract_rows(answered_in(out, asks), asked_in(asks), out, form)
 
 
+@without_collector()
 def score_stage(out: Path, asks: Sequence[Ask] | None = None) -> list[Row]:
     """responses and extractions -> scores.jsonl. ``asks``: as read_plan reads them, where that was done already."""
     asks = read_plan(out) if asks is None else asks
@@ -65,6 +68,7 @@ def scores_of(out: Path) -> list[Row]:
     return with_marks(out, scores)
 
 
+@without_collector()
 def aggregate_stage(out: Path) -> dict[str, Any]:
     """scores -> metrics.json."""
     run, shown = read_run(out), shown_in(out)
