@@ -10,8 +10,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
-from nltk.translate.bleu_score import sentence_bleu
-
 
 def dotted_words(text: str) -> list[str]:
     """Words between blanks, a full stop being one of its own: the tokens of MedEvalKit, and of RadCliQ's BLEU-2."""
@@ -20,6 +18,9 @@ def dotted_words(text: str) -> list[str]:
 
 def nltk_bleu(answer: str, references: Sequence[str], orders: Sequence[int] = (4,)) -> list[float]:
     """nltk's ``sentence_bleu`` with equal weights up to each of ``orders`` and no smoothing."""
+    # Where it is used: nltk takes more than a second to import, and trainings import the catalogue of scorers.
+    from nltk.translate.bleu_score import sentence_bleu
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="nltk")  # it warns of every report without a 4-gram
         weights = [[1 / order] * order for order in orders]
