@@ -31,7 +31,7 @@ SCOPE_END = r"but|however|although|though|except|apart from|aside from|other tha
 _STOP = rf"is|are|was|were|has|have|with|without|no|{SCOPE_END}"
 _VERB = r"(?:(?:is|are|was|were|has|have|appears?) )?(?:been )?(?:now )?"
 _NORMAL = r"(?:is|are|was|were|appears?|remains?) (?:[a-z]+ly )?(?:within )?(?:normal|unremarkable)"
-DENIED_AFTER = re.compile(rf"(?:(?!\b(?:{_STOP})\b)[^;])*?\b(?:{_VERB}(?:{_DENIED_AFTER})|{_NORMAL})\b")
+DENIED_AFTER = re.compile(rf"(?:(?!\b(?:{_STOP})\b|, (?:the|an?)\b)[^;])*?\b(?:{_VERB}(?:{_DENIED_AFTER})|{_NORMAL})\b")
 """After a finding: "... is not seen", "... has resolved"; matched from its end on."""
 
 NOT_EXCLUDED = re.compile(r"\bnot (?:\w+ )?excluded|cannot (?:be )?(?:\w+ )?excluded?")

@@ -207,7 +207,7 @@ NAMES: tuple[Term, ...] = (
 DENIALS: tuple[Term, ...] = (
     _term("cardiomegaly", "Cardiomegaly", _HEART_NEEDS, rf"normal(?:[ -]sized)? {_HEART}", present=False),
     _term("cardiomegaly", "Cardiomegaly", _HEART_NEEDS,
-        rf"{_HEART}(?:(?!lung)[^.;]){{0,60}}?\b(?:normal|unremarkable)(?! variant)",
+        rf"{_HEART}(?:(?!lung|enlarg|\blarge|increas)[^.;]){{0,60}}?\b(?:normal|unremarkable)(?! variant)",
         present=False,
     ),
     _term("reduced motion", None, "motion|contractil", rf"(?:normal|preserved) {_MOTION}", present=False),

@@ -189,3 +189,24 @@ def test_thousands_of_reports_are_labelled_in_seconds():
     for report in reports:
         label(report)
     assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("There is no\npleural effusion.", {("pleural effusion", False)}),
+        ("NO EVIDENCE\nOF PULMONARY EDEMA.", {("edema", False)}),
+        ("No pneumothorax, pleural effusion or other acute abnormality of the\nChest. Left nodule.",
+         {("pneumothorax", False), ("pleural effusion", False), ("nodule", True)}),
+        ("No effusion\nSmall left nodule", {("pleural effusion", False), ("nodule", True)}),
+        ("No pneumothorax\n\nLeft effusion", {("pneumothorax", False), ("pleural effusion", True)}),
+        ("No effusion\n- Left nodule", {("pleural effusion", False), ("nodule", True)}),
+    ],
+)  # fmt: skip
+def test_wrapped_lines_are_one_sentence_and_items_of_a_list_are_not(report, expected):
+    assert {(found.kind, found.present) for found in label(report)} == expected
+
+
+def test_an_enlarged_heart_is_not_made_normal_by_what_follows():
+    found = label("The heart size is enlarged, the mediastinal contours are unremarkable.")
+    assert [one.present for one in found if one.kind == "cardiomegaly"] == [True]
