@@ -13,9 +13,11 @@
     medvlm plan configs/quickstart.yaml            what a training would do and cost, without training
     medvlm train configs/quickstart.yaml           all stages, resumed where they stopped
     medvlm report runs/quickstart                  one page: curves, where the time went, samples as the model saw them
-    medvlm eval list                               the benchmarks, and what to know of each; eval fetch T: its files
+    medvlm eval list                               the benchmarks, and what to know of each
+    medvlm eval fetch TASK                         the files of an open one from the hub
     medvlm eval run --model M --task vqa-rad --out runs/eval   ask, read, mark, report; --data for your own questions
-    medvlm eval rescore RUN                        all stages but the asking; also extract, score, aggregate, report
+    medvlm eval rescore RUN                        all stages but the asking, as one or each for itself:
+    medvlm eval extract | medvlm eval score | medvlm eval aggregate | medvlm eval report
     medvlm eval mark RUN --with bertscore          learned scores, each in its own process; or a judge
     medvlm eval compare A B                        two runs, question by question: differences with intervals
     medvlm eval export RUN --to latex --out T.tex  tables; ReXrank predictions, lm-eval results, inspect logs

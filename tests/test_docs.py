@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "datasets").glob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-COMMAND = re.compile(r"(?:^|`|\s)medvlm (data(?: [a-z]+)?|[a-z][\w-]*)")
+COMMAND = re.compile(r"(?:^|`|\s)medvlm ((?:data|eval)(?: [a-z]+)?|[a-z][\w-]*)")
 MODULE = re.compile(r"(?:python|python3|torchrun [^\n]*?) -m (medvlm[\w.]+)")
 
 

@@ -150,5 +150,5 @@ def test_pairs_are_scored(phantoms, checkpoint, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "pairs.json").read_text()) == result
     assert sum(kind["n"] for kind in result["by"].values()) == rows
     # A manifest without pairs has nothing to score.
-    assert cli.main([*arguments[:4], str(phantoms / "test_questions.jsonl")]) == 2
+    assert cli.main([*arguments[:5], str(phantoms / "test_questions.jsonl")]) == 2
     assert "no pair could be scored" in capsys.readouterr().err
