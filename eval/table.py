@@ -101,6 +101,7 @@ def table_of(rows: Sequence[Row], clusters: Clusters) -> list[Row]:
     kinds = np.array([row["kind"] for row in rows])
     of_kind = {kind: kinds == kind for kind in sorted(set(kinds.tolist()))}
     added = {name for row in rows for name in row.get("added", ())}
+    known: dict[tuple[object, ...], Estimate] = {}
     for scorer, metric in METRICS.values():
         masks = [mask for kind, mask in of_kind.items() if kind in metric.kinds]
         if not masks or (scorer.added and scorer.name not in added):
@@ -114,7 +115,8 @@ def table_of(rows: Sequence[Row], clusters: Clusters) -> list[Row]:
             inside = places_of[asked[places_of]]
             if not len(inside) or not marked[inside].any():
                 continue
-            block = _block(scorer, metric, inside, counted or _counted_of(metric, rows, inside), facts, clusters.seed)
+            counts_of = counted or _counted_of(metric, rows, inside)
+            block = _block(scorer, metric, inside, counts_of, facts, clusters.seed, known)
             if block is not None:
                 found[group].append({"dimension": group[0], "topic": group[1], **block})
     return [block for group in found.values() for block in group]
@@ -138,19 +140,35 @@ def _block(
     counted: tuple[np.ndarray, np.ndarray],
     facts: _Facts,
     seed: int,
+    known: dict[tuple[object, ...], Estimate],
 ) -> Row | None:
-    """The row of one group; None when the metric has nothing to say of any of its answers."""
+    """The row of one group; None when the metric has nothing to say of any of its answers.
+
+    ``known``: estimates of this table so far. A kind of question with one topic is the same answers twice, and so is
+    everything where there is one dimension only.
+    """
     chosen = np.isin(counted[0], inside, assume_unique=True)
     places, counts = counted[0][chosen], counted[1][chosen]
     if not len(places):
         return None
     numbers = facts.clusters[places]
+    same = (
+        metric.share,
+        metric.value,
+        metric.resamples,
+        metric.unit,
+        counts.shape,
+        counts.tobytes(),
+        numbers.tobytes(),
+    )
+    if same not in known:
+        known[same] = estimate(metric, counts, numbers, seed)
     return {
         "metric": metric.name,
         "tier": scorer.tier,
         "unit": metric.unit,
         "better": metric.better,
-        **asdict(estimate(metric, counts, numbers, seed)),
+        **asdict(known[same]),
         **bounds_of(metric, counts, facts.in_form[places], facts.unparsed[places]),
         "n": len(places),
         "n_clusters": cluster_index(numbers)[1],
