@@ -22,7 +22,7 @@ export OMP_NUM_THREADS=1 MEDVLM_TESTS=1
 exec "$MEDVLM_EXTRAS_PYTHON" -m pytest -n auto --dist worksteal \
     tests/model/test_pretrained_libraries.py tests/model/test_external_processors.py tests/train/test_lora.py tests/train/test_lora_stage.py \
     tests/train/test_contrastive.py tests/train/test_preference.py tests/train/test_preference_losses.py tests/train/test_advantages_trl.py tests/train/test_trackers.py tests/scripts/test_bench_dpo.py \
-    tests/eval/test_golden_text.py \
+    tests/eval/test_golden_text.py tests/eval/test_foreign.py \
     tests/data_recipes/test_own_datasets.py tests/data_recipes/test_shards_remote.py tests/data_recipes/test_shards_ray.py \
     tests/data_recipes/test_shards_visuals.py tests/data_recipes/test_deidentification_dicom.py \
     tests/data_recipes/test_scaled_reading.py tests/data_recipes/test_readers_nifti.py "$@"
