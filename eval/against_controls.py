@@ -69,7 +69,7 @@ def against_controls(scores: Sequence[Row], clusters: Clusters) -> list[Row]:
     of = {name: [row for row in scores if row["condition"] == name] for name in (IMAGE, *conditions)}
     asked: list[tuple[str, Metric]] = [(dimension, ACCURACY) for dimension in (ALL, *DIMENSIONS)]
     others = main_metrics({row["kind"] for row in scores} - set(ACCURACY.kinds))
-    asked += [(ALL, metric) for metric in dict.fromkeys(others.values())]
+    asked += [(ALL, metric) for metric in dict.fromkeys(metric for _, metric in others)]
     found: list[Row] = []
     for dimension, metric in asked:
         rows = []

@@ -1,4 +1,4 @@
-"""The one number that stands for each kind of question where only one can: subgroups, comparisons with controls."""
+"""The numbers that stand for each kind of question where few can: terminal, subgroups, comparisons with controls."""
 
 from __future__ import annotations
 
@@ -9,13 +9,28 @@ from medvlm.eval.metric import Metric, each
 from medvlm.eval.rows import Row
 from medvlm.eval.scorers.catalogue import METRICS
 
-_CHOSEN = {
-    "closed": "closed_accuracy",
-    "choice": "choice_accuracy",
-    "open": "open_token_f1",
-    "report": "finding_f1",
-    "box": "box_iou",
+_CHOSEN: dict[str, tuple[str, ...]] = {
+    "closed": ("closed_accuracy",),
+    "choice": ("choice_accuracy",),
+    "open": ("open_token_f1",),
+    "report": ("finding_f1",),
+    "box": ("box_iou",),
+    "labels": ("labels_micro_f1",),
+    "span": ("span_exact", "entity_micro_f1"),
+    "json": ("json_field_accuracy",),
 }
+"""Several where a question is marked by one of them only: a span is one passage or a set of mentions."""
+
+FIRST = frozenset(
+    {
+        "mean_words", "length_ratio", "rouge_l", "bleu_1", "bleu_4", "coco_cider_d", "chrf",
+        "finding_f1", "finding_precision", "finding_recall", "negation_accuracy", "chexpert_14_micro_f1",
+        "chexpert_14_macro_f1", "chexpert_5_micro_f1", "chexpert_5_macro_f1", "chair_i", "chair_s", "negation_flips",
+        "side_right", "severity_right", "measurement_f1",
+    }
+)  # fmt: skip
+"""Of a report, which has more than sixty: the metrics that a reader is shown before the others."""
+
 CHOICES: tuple[QuestionKind, ...] = ("closed", "choice")
 """Kinds whose answers are right or wrong."""
 
@@ -29,19 +44,9 @@ ACCURACY = Metric(
 """Of both kinds together; a task rarely has both, and where it has, they are one examination."""
 
 
-def main_metrics(kinds: Iterable[str]) -> dict[str, Metric]:
-    """Kind -> its metric; a kind without a choice of ours has the first of its metrics where higher is better."""
-    found: dict[str, Metric] = {}
-    for kind in sorted(set(kinds)):
-        named = METRICS.get(_CHOSEN.get(kind, ""))
-        if named is not None:
-            found[kind] = named[1]
-            continue
-        for scorer, metric in METRICS.values():
-            if kind in metric.kinds and metric.better == "higher" and metric.unit == "share" and not scorer.added:
-                found[kind] = metric
-                break
-    return found
+def main_metrics(kinds: Iterable[str]) -> list[tuple[str, Metric]]:
+    """(kind, its metric), by kind; twice where its questions are marked by one of two."""
+    return [(kind, METRICS[name][1]) for kind in sorted(set(kinds)) for name in _CHOSEN[kind]]
 
 
 def right_or_wrong(rows: Iterable[Row]) -> list[Row]:

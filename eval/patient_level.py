@@ -47,7 +47,7 @@ def patient_level(rows: Sequence[Row], clusters: Clusters) -> dict[str, Any] | N
 def _means(rows: Sequence[Row], clusters: Clusters) -> dict[str, Row]:
     """Metric -> the mean over clusters of its value within each."""
     found: dict[str, Row] = {}
-    for metric in dict.fromkeys(main_metrics(row["kind"] for row in rows).values()):
+    for metric in dict.fromkeys(metric for _, metric in main_metrics(row["kind"] for row in rows)):
         kept, counts = scored(metric, rows)
         if not kept:
             continue

@@ -65,7 +65,7 @@ def write_report(
         run=known(run),
         private=before_sharing(run),
         tiers=shown_tiers if any(tier["rows"] for tier in shown_tiers) else [],
-        bounds=any(row.get("upper") is not None for tier in shown_tiers for row in tier["rows"]),
+        bounds=any(row.get("upper") is not None for tier in shown_tiers for row in tier["rows"] + tier["more"]),
         glance=glance(table),
         condition=condition_name(main_condition(table)),
         gaps=gaps(metrics),

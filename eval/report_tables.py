@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from medvlm.data_recipes.sample import QuestionKind
-from medvlm.eval.main_metrics import ACCURACY, main_metrics
+from medvlm.eval.main_metrics import ACCURACY, FIRST, main_metrics
 from medvlm.eval.metric import TIERS
 from medvlm.eval.plan import DIMENSIONS
 from medvlm.eval.plots import CONSTANTS, LABELS
@@ -36,6 +36,10 @@ TIER_SAYS: Mapping[str, tuple[str, str]] = {
 """Tier -> (what it can say, what it cannot)."""
 
 
+AT_ONCE = 12
+"""Rows of one table that need no folding."""
+
+
 def title_of(metric: str) -> str:
     """The title of a metric for people; of one that is no longer known its name."""
     if metric == ACCURACY.name:
@@ -60,19 +64,24 @@ def dimensions_of(table: Sequence[Row]) -> list[str]:
 
 
 def tiers(table: Sequence[Row]) -> list[dict[str, Any]]:
-    """Every tier with its rows for all that was asked; tiers without any say so."""
+    """Every tier with its rows for all that was asked: those shown, and "more", folded away; none in an empty tier."""
     condition = main_condition(table)
     totals = [r for r in table if (r["condition"], r["dimension"], r["topic"]) == (condition, "all", "all")]
-    return [
-        {
-            "letter": letter,
-            "name": name,
-            "can": TIER_SAYS[letter][0],
-            "cannot": TIER_SAYS[letter][1],
-            "rows": [row | {"title": title_of(row["metric"])} for row in totals if row["tier"] == letter],
-        }
-        for letter, name in TIERS.items()
-    ]
+    found = []
+    for letter, name in TIERS.items():
+        rows = [row | {"title": title_of(row["metric"])} for row in totals if row["tier"] == letter]
+        shown, more = first_and_more(rows)
+        can, cannot = TIER_SAYS[letter]
+        found.append({"letter": letter, "name": name, "can": can, "cannot": cannot, "rows": shown, "more": more})
+    return found
+
+
+def first_and_more(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows of metrics as two lists: what is read first, and the rest; a list that can be taken in at once is whole."""
+    first = [row for row in rows if row["metric"] in FIRST]
+    if len(rows) <= AT_ONCE or not first:
+        return list(rows), []
+    return first, [row for row in rows if row["metric"] not in FIRST]
 
 
 def glance(table: Sequence[Row]) -> list[dict[str, Any]]:
@@ -81,8 +90,7 @@ def glance(table: Sequence[Row]) -> list[dict[str, Any]]:
     known = {(r["metric"], r["condition"]): r for r in table if r["dimension"] == r["topic"] == "all"}
     conditions = list(dict.fromkeys(row["condition"] for row in table if row["condition"] != main))
     cards = []
-    chosen = main_metrics(get_args(QuestionKind))
-    for metric in dict.fromkeys(chosen[kind] for kind in get_args(QuestionKind) if kind in chosen):
+    for metric in (metric for kind in get_args(QuestionKind) for _, metric in main_metrics([kind])):
         row = known.get((metric.name, main))
         if row is None or row["value"] is None:
             continue
@@ -101,14 +109,14 @@ def beside(table: Sequence[Row]) -> dict[str, Any]:
     """The same metrics for every kind of visual and under every condition.
 
     Returns:
-        {"columns": [(dimension or condition, name, whether it is a condition)], "rows": [{title, unit, tier, cells}]};
-        empty rows when there is only one column to show.
+        {"columns": [(dimension or condition, name, whether it is a condition)], "rows": [{metric, title, unit, tier,
+        cells}], "more": as rows, folded away}; empty rows when there is only one column to show.
     """
     main, dimensions = main_condition(table), dimensions_of(table)
     conditions = [c for c in dict.fromkeys(row["condition"] for row in table) if c != main]
     places = [(main, d) for d in (dimensions if len(dimensions) > 1 else ())] + [(c, "all") for c in conditions]
     if not places:
-        return {"columns": [], "rows": []}
+        return {"columns": [], "rows": [], "more": []}
     places = [(main, "all"), *places]
     columns = [
         {"key": c, "name": condition_name(c), "condition": True}
@@ -122,8 +130,10 @@ def beside(table: Sequence[Row]) -> dict[str, Any]:
         cells = [known.get((metric, c, d)) for c, d in places]
         first = next((cell for cell in cells if cell is not None), None)
         if first is not None and sum(cell is not None for cell in cells) > 1:
-            rows.append({"title": title_of(metric), "unit": first["unit"], "tier": first["tier"], "cells": cells})
-    return {"columns": columns, "rows": rows}
+            about = {"metric": metric, "title": title_of(metric), "unit": first["unit"], "tier": first["tier"]}
+            rows.append(about | {"cells": cells})
+    shown, more = first_and_more(rows)
+    return {"columns": columns, "rows": shown, "more": more}
 
 
 def condition_name(condition: str) -> str:

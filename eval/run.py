@@ -33,6 +33,7 @@ from medvlm.eval.run_options import model_options, parser_of, show_plan
 from medvlm.eval.stages import rescore
 from medvlm.eval.task import Loaded, fingerprint, ids_sha256, load
 from medvlm.eval.tasks.catalogue import task_named
+from medvlm.eval.told import lines_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +251,7 @@ def _loaded(args: argparse.Namespace) -> list[Loaded]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 when something was scored with its visuals, 1 otherwise."""
+    """The command; 0 when something was scored with its visuals, 1 when not one could be shown, 2 when refused."""
     parser = parser_of(__doc__.splitlines()[0])
     args = parser.parse_args(arguments)
     if bool(args.data) == bool(args.task):
@@ -302,16 +303,7 @@ def _run_all(
 
 def _tell(out: Path, metrics: Mapping[str, Any]) -> int:
     """Print one run's figures; 1 when not one visual could be shown."""
-    counts, run = metrics["counts"], metrics["run"]
-    if run["task"]:
-        print(f"\n{run['task']}" + (f" (not the published split: {run['differs']})" if run["differs"] else ""))
-    for name, value in metrics["headline"].items():
-        if value is not None:
-            print(f"{name:32} {value:.4f}")
-    print(
-        f"{counts['responses']} answers, {counts['unparsed']} unreadable, {counts['truncated']} cut off, "
-        f"{run['quarantined']} quarantined; report: {out / 'report.html'}"
-    )
+    print("\n".join(lines_of(out, metrics)))
     if every_visual_failed(metrics):
         print(f"error: not one visual could be shown; see {out / 'quarantine.jsonl'}", file=sys.stderr)
         return 1

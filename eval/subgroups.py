@@ -36,7 +36,7 @@ def subgroups(rows: Sequence[Row], clusters: Clusters) -> dict[str, Any]:
     """
     strata: list[Row] = []
     extremes: list[Row] = []
-    for kind, metric in main_metrics(row["kind"] for row in rows).items():
+    for kind, metric in main_metrics(row["kind"] for row in rows):
         kept, counts = scored(metric, [row for row in rows if row["kind"] == kind])
         if not kept:
             continue

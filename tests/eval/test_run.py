@@ -60,7 +60,7 @@ def test_oracle_is_perfect_on_everything(perfect):
 
 
 def test_constant_by_hand(manifest, tmp_path):
-    metrics = run.evaluate(ConstantModel("yes"), [manifest], tmp_path / "run", gallery_size=2)
+    metrics = run.evaluate(ConstantModel("yes"), [manifest], tmp_path / "run", IMAGE, gallery_size=2)
     headline = metrics["headline"]
     # presence: half of the patients; side: "yes" cannot be read there; the lettered zone counts apart
     assert headline["closed_accuracy_2d"] == pytest.approx((PATIENTS / 2) / (2 * PATIENTS))
@@ -170,8 +170,11 @@ def test_a_run_folder_belongs_to_one_model(perfect, manifest):
 
 def test_replay_repeats_a_run(perfect, manifest, tmp_path):
     out, metrics = perfect
-    again = run.evaluate(ReplayModel(out / "responses.rank0.jsonl"), [manifest], tmp_path / "replay", gallery_size=2)
-    assert again["headline"] == metrics["headline"]
+    two = run.Settings(conditions=("image", "swapped"))
+    replay = ReplayModel(out / "responses.rank0.jsonl")
+    again = run.evaluate(replay, [manifest], tmp_path / "replay", two, gallery_size=2)
+    assert again["table"] == [row for row in metrics["table"] if row["condition"] in two.conditions]
+    assert len({row["condition"] for row in again["table"]}) == 2
     with pytest.raises(ValueError, match="does not answer"):
         run.evaluate(
             ReplayModel(out / "responses.rank0.jsonl"), [manifest], tmp_path / "other", run.Settings(max_new_tokens=3)
@@ -261,7 +264,7 @@ def test_command_line(manifest, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "first request" in printed and not (tmp_path / "run").exists()
     assert run.main(["--model", "oracle", *arguments]) == 0
-    assert "1.0000" in capsys.readouterr().out
+    assert "100.0 %" in capsys.readouterr().out
     assert rescore_main([str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["run"]["model"] == "oracle"
 
