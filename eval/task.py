@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -167,7 +167,11 @@ def example_rows(task: Task) -> list[dict]:
         return list(json.loads(text.replace(str(folder), "EXAMPLE")))
 
 
-def fingerprint(task: Task) -> str:
-    """What the task asks, as a hash: it changes with any wording, choice, answer or id of the example."""
-    content = json.dumps([task.name, task.n, task.cluster, example_rows(task)], sort_keys=True, ensure_ascii=False)
+def fingerprint(task: Task, rows: Sequence[Mapping[str, object]] | None = None) -> str:
+    """What the task asks, as a hash: it changes with any wording, choice, answer or id of the example.
+
+    ``rows``: of example_rows, where they were made already.
+    """
+    rows = example_rows(task) if rows is None else rows
+    content = json.dumps([task.name, task.n, task.cluster, rows], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

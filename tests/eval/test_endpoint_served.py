@@ -1,8 +1,8 @@
 """A real server of a real model: `transformers serve` answers as the model does when it is loaded here."""
 
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -30,6 +30,17 @@ pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvic
 FEW = SlicePolicy(slices=2, frames=2, windows=("lung",), longest=32)
 
 
+def _serve(command: list[str], log: Path) -> None:
+    """The command, in a process of its own that prints to a file."""
+    from transformers.cli.transformers import main
+
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = command
+    main()
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory) -> Iterator[tuple[Path, str]]:
     """(folder of a tiny Gemma 3, base URL of a server of it)."""
@@ -37,17 +48,14 @@ def served(tmp_path_factory) -> Iterator[tuple[Path, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # medvlm.model first: torchvision, where it is installed beside a CPU build of torch, breaks transformers otherwise.
-    start = "import medvlm.model; from transformers.cli.transformers import main; main()"
-    command = [sys.executable, "-c", start, "serve", str(folder), "--host", "127.0.0.1"]
-    log = (folder.parent / "serve.log").open("w")
-    server = subprocess.Popen(
-        [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"], stdout=log, stderr=log,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    command = ["transformers", "serve", str(folder), "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--device", "cpu", "--dtype", "float32"]
+    # Forked: importing transformers anew costs more than all the answers.
+    server = multiprocessing.get_context("fork").Process(target=_serve, args=(command, folder.parent / "serve.log"))
+    server.start()
     try:
         for _ in range(300):
-            if server.poll() is not None:
+            if not server.is_alive():
                 pytest.fail(f"transformers serve ended: {(folder.parent / 'serve.log').read_text()[-800:]}")
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
@@ -57,8 +65,8 @@ def served(tmp_path_factory) -> Iterator[tuple[Path, str]]:
         yield folder, f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
-        server.wait(timeout=20)
-        log.close()
+        server.join(timeout=20)
+        server.kill()
 
 
 @pytest.mark.slow

@@ -10,9 +10,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from evaluation_fixtures import samples_of, write_manifest, write_visuals
 
+from medvlm.eval.generate import generate
 from medvlm.eval.models import OracleModel, RandomModel
 from medvlm.eval.predictions import PredictionsModel, unused
 from medvlm.eval.run import Settings, evaluate
+from medvlm.eval.run_folder import read_plan, responses_of
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,12 @@ def manifest(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_visuals(folder, 4)
     return write_manifest(folder / "m.jsonl", [s for p in range(4) for s in samples_of(p, ("image",))])
+
+
+@pytest.fixture(scope="module")
+def known(manifest, tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("oracle")
+    return evaluate(OracleModel(), [manifest], out, Settings(conditions=("image",)), gallery_size=1)
 
 
 def right() -> dict[str, str]:
@@ -45,11 +53,10 @@ def written(path: Path, form: str, texts: dict[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "json-list", "json-object", "json-rexrank"])
-def test_every_form_is_read_and_controls_are_not_asked(manifest, tmp_path, form):
+def test_every_form_is_read_and_controls_are_not_asked(manifest, known, tmp_path, form):
     model = PredictionsModel(written(tmp_path / "p", form, right()))
     metrics = evaluate(model, [manifest], tmp_path / "run", gallery_size=1)
     assert metrics["run"]["conditions"] == ["image"] and metrics["counts"]["responses"] == 20
-    known = evaluate(OracleModel(), [manifest], tmp_path / "oracle", Settings(conditions=("image",)), gallery_size=1)
     assert metrics["headline"] == known["headline"]
 
 
@@ -100,8 +107,12 @@ def test_random_answers_are_seeded_and_spread(manifest, tmp_path):
     many = write_manifest(folder / "m.jsonl", [s for p in range(40) for s in samples_of(p, ("image",))])
     settings = Settings(conditions=("image",))
     first = evaluate(RandomModel(1), [many], tmp_path / "a", settings, gallery_size=1)
-    again = evaluate(RandomModel(1), [many], tmp_path / "b", settings, gallery_size=1)
-    other = evaluate(RandomModel(2), [many], tmp_path / "c", settings, gallery_size=1)
-    assert first["headline"] == again["headline"] != other["headline"]
+    written = {row["request_id"]: row["text"] for row in responses_of(tmp_path / "a")}
+    asks = read_plan(tmp_path / "a")
+    for seed in (1, 2):
+        (tmp_path / str(seed)).mkdir()
+        generate(RandomModel(seed), asks, tmp_path / str(seed), show_progress=False)
+        again = {row["request_id"]: row["text"] for row in responses_of(tmp_path / str(seed))}
+        assert again.keys() == written.keys() and (again == written) == (seed == 1)
     assert 0.3 < first["headline"]["closed_accuracy_2d"] < 0.7 and 0.1 < first["headline"]["choice_accuracy_2d"] < 0.6
     assert first["headline"]["open_token_f1"] == 0.0
