@@ -19,10 +19,8 @@ from medvlm.eval.answer_rules import DECORATION, LETTERS, closed_rules, plain_te
 from medvlm.eval.box_answer import read_answer
 from medvlm.eval.extract_structured import read_structured
 from medvlm.eval.rows import Row, write_rows
+from medvlm.eval.thinking import marked_answer, visible_answer
 
-_THINKING = re.compile(r"</?think>", re.IGNORECASE)
-_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 OPTION_LINE = re.compile(r"^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$", re.MULTILINE)
 _REFUSAL = re.compile(
     r"(?:\b(?:can ?not|can't|could not|couldn't|unable to|not able to|impossible to|not possible to)\s+(?:\w+\s+){0,3}?"
@@ -96,18 +94,6 @@ def choice_index(question: Question, answer: str, prompt: str = "") -> int | Non
     return None
 
 
-def visible_answer(text: str) -> str | None:
-    """``text`` without its thinking; None when the answer was cut off while still thinking."""
-    if _THINKING.search(text) is None:
-        return text.strip()
-    text = re.sub(r"<think>.*?</think>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    # Some chat templates open the thinking in the prompt, so that only its end is in the answer.
-    text = re.split(r"</think>", text, flags=re.IGNORECASE)[-1]
-    if re.search(r"<think>", text, flags=re.IGNORECASE):
-        return None
-    return text.strip()
-
-
 def extract(question: Question, text: str, prompt: str = "", box_form: BoxForm = "box") -> Extraction:
     """Read the answer to ``question`` out of ``text``.
 
@@ -120,13 +106,15 @@ def extract(question: Question, text: str, prompt: str = "", box_form: BoxForm =
     answer = visible_answer(text)
     if answer is None:
         return Extraction(value=None, rule="thinking_cut_off", n_candidates=0)
-    tagged = _ANSWER_TAG.findall(answer) or _BOXED.findall(answer)
-    if tagged:
-        answer = tagged[-1].strip()
+    tagged = marked_answer(answer)
+    if tagged is not None:
+        answer = tagged
     if not plain_text(answer):
         return Extraction(value=None, rule="empty", n_candidates=0)
     if question.kind in ("open", "report"):
-        rule = "refused" if question.kind == "open" and _only_refuses(answer) else "tag" if tagged else "text"
+        rule = (
+            "refused" if question.kind == "open" and _only_refuses(answer) else "tag" if tagged is not None else "text"
+        )
         return Extraction(value=answer, rule=rule, n_candidates=1)
     if question.kind == "box":
         read = read_answer(question, answer, box_form)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,11 +19,12 @@ _NOTHING = frozenset(
 )
 _BULLET = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.)])\s+")
 _FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
-_BOXED_OBJECT = re.compile(r"\\boxed\{\s*(\{.*?\})\s*\}(?!\s*\})", re.DOTALL)
-_SAID = re.compile(r"^(?P<name>.+?)\s*[:=]\s*(?P<said>yes|no|present|absent|true|false|1|0)\s*[.,;]?$", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\{\s*(?=\{)")
+_SAID = re.compile(r"[:=]\s*(?P<said>yes|no|present|absent|true|false|1|0)\s*[.,;]?$", re.IGNORECASE)
 _HOLDS = frozenset({"yes", "present", "true", "1"})
 _DENIAL = re.compile(r"\b(?:no|not|without|absent|absence|negative for|free of|denies|neither|nor|ruled out)\b")
-_DENIED_AFTER = re.compile(r"^[\s:=(–-]*(?:is|are|was|were)?\s*(?:no|not|absent|negative|excluded|ruled out)\b")
+_DENIED_AFTER = re.compile(r"[\s:=(–-]*(?:(?:is|are|was|were)\b\s*)?(?:no|not|absent|negative|excluded|ruled out)\b")
+_BETWEEN = re.compile(r"[;,\n]|(?<=\s)and(?=\s)")
 _CLAUSE = re.compile(r"[.;\n]|\bbut\b|\bhowever\b|\balthough\b")
 _LEAD = re.compile(
     r"^(?:the\s+)?(?:final\s+)?(?:answers?|labels?|findings?|entities|list)\s*(?:are|is|:)\s*:?\s*", re.IGNORECASE
@@ -96,8 +98,9 @@ def _said_by_line(names: dict[str, str], answer: str) -> dict[str, set[bool]] | 
     for line in answer.splitlines():
         if not line.strip():
             continue
-        match = _SAID.match(_BULLET.sub("", line).replace("*", "").strip())
-        name = names.get(_bare(match["name"])) if match else None
+        line = _BULLET.sub("", line).replace("*", "").strip()
+        match = _SAID.search(line)
+        name = names.get(_bare(line[: match.start()])) if match else None
         if match is None or name is None:
             return None
         said.setdefault(name, set()).add(match["said"].lower() in _HOLDS)
@@ -105,7 +108,7 @@ def _said_by_line(names: dict[str, str], answer: str) -> dict[str, set[bool]] | 
 
 
 def _listed(names: dict[str, str], answer: str) -> set[str] | None:
-    items = _json_list(answer) or [part for part in re.split(r"[;,\n]|\s+and\s+", answer) if part.strip()]
+    items = _json_list(answer) or [part for part in _BETWEEN.split(answer) if part.strip()]
     found = [names.get(_bare(_BULLET.sub("", item))) for item in items]
     return {name for name in found if name is not None} if found and None not in found else None
 
@@ -117,10 +120,11 @@ def _mentioned(names: dict[str, str], answer: str) -> tuple[set[str], set[str]]:
     for clause in _CLAUSE.split(answer.lower().replace("_", " ")):
         rest = clause
         for name in sorted(names, key=len, reverse=True):
-            for match in list(re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", rest)):
-                before = rest[: match.start()]
-                after = rest[match.end() :]
-                (denied if _DENIAL.search(before) or _DENIED_AFTER.match(after) else held).add(names[name])
+            denial = _DENIAL.search(rest)
+            first = len(rest) if denial is None else denial.end()
+            for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", rest):
+                said_not = first <= match.start() or _DENIED_AFTER.match(rest, match.end())
+                (denied if said_not else held).add(names[name])
             rest = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "#" * len(name), rest)
     return held, denied
 
@@ -161,8 +165,8 @@ def _json_list(answer: str) -> list[str] | None:
         return None
     try:
         items = json.loads(text)
-    except json.JSONDecodeError:
-        return None  # Not JSON: the rules for plain text read it.
+    except (ValueError, RecursionError):
+        return None  # Not JSON, or a number or nesting without end: the rules for plain text read it.
     return items if isinstance(items, list) and all(isinstance(item, str) for item in items) else None
 
 
@@ -180,8 +184,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-"""Strict: no NaN, no key twice."""
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:40]} is beyond every number")
+    return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+"""Strict: no NaN, no number that reads as infinity (1e999), no key twice."""
 
 
 def read_object(answer: str) -> Read:
@@ -189,8 +200,7 @@ def read_object(answer: str) -> Read:
 
     Several different objects are a "conflict"; text without a valid object is "invalid_json".
     """
-    boxed = _BOXED_OBJECT.findall(answer)
-    fenced = boxed or _FENCE.findall(answer)
+    fenced = _boxed_objects(answer) or _FENCE.findall(answer)
     found = list(dict.fromkeys(_objects(fenced[-1] if fenced else answer)))
     if not found:
         return None, "invalid_json", 0
@@ -206,12 +216,25 @@ def _objects(text: str) -> Iterator[str]:
     while place >= 0:
         try:
             value, end = DECODER.raw_decode(text, place)
-        except ValueError:
+        except (ValueError, RecursionError):
             # A brace that opens no object, or a broken one: what stands inside it is no answer of its own.
             end = _closing(text, place)
         else:
             yield json.dumps(value, sort_keys=True, ensure_ascii=False)
         place = text.find("{", end)
+
+
+def _boxed_objects(answer: str) -> list[str]:
+    r"""The text of every object that stands alone in \boxed{}."""
+    found = []
+    for box in _BOXED.finditer(answer):
+        try:
+            end = DECODER.raw_decode(answer, box.end())[1]
+        except (ValueError, RecursionError):
+            continue
+        if answer[end : end + 80].lstrip().startswith("}"):
+            found.append(answer[box.end() : end])
+    return found
 
 
 def _closing(text: str, start: int) -> int:

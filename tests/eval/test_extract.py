@@ -1,10 +1,13 @@
 """Extraction reads answers and never guesses."""
 
+from time import process_time
+
 import pytest
 
 from medvlm.data_recipes.sample import Question
-from medvlm.eval.extract import choice_index, extract, options, visible_answer
+from medvlm.eval.extract import choice_index, extract, options
 from medvlm.eval.scorers.choice import accepted, is_correct, majority_hits
+from medvlm.eval.thinking import marked_answer, visible_answer
 
 YES_NO = Question(kind="closed", answers=("yes",), choices=("yes", "no"))
 SIDE = Question(kind="closed", answers=("left",), choices=("left", "right"))
@@ -132,3 +135,72 @@ def test_majority_by_hand():
     # Unique option sets cannot teach their own answer: they fall back on the best constant place.
     unique = [("zone", (f"x{i}", f"y{i}"), f"{'x' if i < 7 else 'y'}{i}") for i in range(9)]
     assert sum(majority_hits(unique)) == 7
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<unused94>thought\nIt may be yes. <unused95>No",  # MedGemma
+        "◁think▷yes? yes.◁/think▷No",  # Kimi-VL
+        "[THINK]yes.[/THINK]no",  # Magistral
+        "<thinking>yes</thinking>no",
+        "<seed:think>yes</seed:think>no",
+        "<|channel|>analysis<|message|>yes.<|end|><|start|>assistant<|channel|>final<|message|>No",  # gpt-oss
+        "analysisThe answer is yes.assistantfinalNo.",  # the same without its special tokens
+        "<think>a<think>b</think>yes</think> no",
+        "No <think>yes</think>",
+        r"\boxed{\text{No}}",
+        r"So \boxed{yes}? Rather \boxed{\textbf{No}}",
+        "<answer>no",
+        "Is it <answer>yes? no: <answer>No</answer>",
+    ],
+)
+def test_thinking_of_every_family_and_marked_answers(text):
+    assert extract(YES_NO, text).value == "no"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "◁think▷maybe yes",
+        "<unused94>thought\nyes.",
+        "analysisWe think yes.",
+        "<|channel|>analysis<|message|>yes",
+        "<think>yes",
+    ],
+)
+def test_thinking_that_never_ends_is_no_answer(text):
+    assert extract(YES_NO, text).rule == "thinking_cut_off"
+
+
+def test_no_answer_takes_long_to_read():
+    """A model that repeats itself until its room is full must not stop the run: every rule is linear."""
+    junk = [
+        "<think>", "</think>", "<answer>", "\\boxed{", "```json ", "{", '{"a":', "[", '["a",', " ", "\n", "no ", "not ",
+        "B ", "(", "answer: ", "\\boxed{ {} ", "instead of ", "1, ", "a: ", "- \n", "there is no ",
+        "<unused94>", "<|channel|>", "word",
+    ]  # fmt: skip
+    questions = [YES_NO, CHOICE] + [
+        Question(kind=kind, answers=("a",), topic=topic, choices=("a", "b") if kind == "labels" else ())
+        for kind, topic in (("open", "x"), ("labels", "x"), ("json", "x"), ("span", "x"), ("span", "entities"))
+    ]
+    slow: list[tuple[str, str]] = []
+    texts = {part: part * (30_000 // len(part)) for part in junk}
+    texts |= {"digits": f"[{'1' * 30_000}]", "blanks in a line": "a" + " " * 15_000 + "b" + " " * 15_000}
+    for part, text in texts.items():
+        for question in questions:
+            began = process_time()
+            extract(question, text, THERE)
+            if process_time() - began > 0.5:
+                slow.append((part, question.kind))
+    assert not slow
+
+
+def test_marked_answers_are_the_last_ones():
+    assert marked_answer("<answer>A</answer> or <answer>B</answer>, says <answer>") == "B"
+    assert marked_answer("none") is None
+
+
+@pytest.mark.parametrize("text", ['{"size": 1e999}', '{"size": NaN}', '{"a":' * 5000, '{"n": ' + "1" * 5000 + "}"])
+def test_numbers_and_nesting_without_end_are_no_json(text):
+    assert extract(Question(kind="json", answers=('{"size": 1}',)), text).rule == "invalid_json"
