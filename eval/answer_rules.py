@@ -21,6 +21,29 @@ _ALIASES = {
 }
 
 
+_DENIES = (
+    r"(?:not|\w{1,6}n'?t|cannot|never|rather than|instead of|neither|nor|no|without|free of|absence of|negative for|rul(?:e|es|ed|ing) out|"
+    r"exclud(?:e|es|ed|ing)|den(?:y|ies|ied)|argues? against|unlikely to be)"
+)
+_BETWEEN = (
+    r"(?:(?:on|in|of|for|to|be|a|an|the|any|evidence|signs?|findings?|suggest\w*|option|choice|answer|likely|"
+    r"acute|definite|obvious|visible|significant)\s+){0,6}"
+)
+_DENIED_AFTER = (
+    r"\s*(?:(?:is|are|was|were|isn'?t|can be|could be|has been|seems?|appears?)\b\s*)?(?:not\b|incorrect|wrong|false\b|"
+    r"unlikely|less likely|absent|excluded|ruled out)"
+)
+
+
+def _without_denied(text: str, name: str) -> str:
+    """``text`` without ``name`` (a pattern) where it is denied: "no X", "not the X", "X is unlikely", "X is wrong".
+
+    What is denied is no answer, and what else was meant is not guessed.
+    """
+    text = re.sub(rf"\b(?<!-){_DENIES}\s+{_BETWEEN}[(\[]?{name}[)\].:]*", " ", text, flags=re.IGNORECASE)
+    return re.sub(rf"[(\[]?{name}[)\]]*(?i:{_DENIED_AFTER})", " ", text)
+
+
 def plain_text(text: str) -> str:
     return " ".join(DECORATION.sub("", text).split()).strip(" .,;:!。，；：！？、").lower()
 
@@ -73,7 +96,10 @@ def _as_word(name: str) -> str:
     anywhere (the longest is looked for first: "不包含" before "包含"), one of a single character only alone."""
     if len(name) > 1 and _CHINESE.search(name):
         return rf"(?<!不是)(?<!并非)(?<!而非){re.escape(name)}"
-    return rf"(?<!\w){re.escape(name)}(?!\w)"
+    # "non-contrast" is no contrast, "12.5 cm" are not 5 cm, and 2 is not 2.5.
+    number_before = r"(?<!\d[.,])" if name[:1].isdigit() else ""
+    number_after = r"(?![.,]\d)" if name[-1:].isdigit() else ""
+    return rf"(?<!\w)(?<!\bnon-)(?<!\bnon ){number_before}{re.escape(name)}(?!\w){number_after}"
 
 
 def _mentions(texts: Sequence[str], answer: str) -> set[int]:
@@ -86,7 +112,9 @@ def _mentions(texts: Sequence[str], answer: str) -> set[int]:
     found: set[int] = set()
     for name, place in names:
         word = _as_word(name)
-        rest = re.sub(rf"\b(?:not|rather than|instead of)\s+(?:(?:on|in|the)\s+)*{word}", " ", rest)
+        if re.search(word, rest) is None:
+            continue
+        rest = _without_denied(rest, word)
         if re.search(word, rest):
             found.add(place)
             rest = re.sub(word, " ", rest)
@@ -101,7 +129,7 @@ def _letter_only(count: int, answer: str) -> set[int]:
 def _leading_letter(texts: Sequence[str], answer: str) -> set[int]:
     """ "B. left lower zone" or "(B) ...": the letter, and in conflict with any other letter or choice named after."""
     match = re.match(r"\s*(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[).:,])\s+", answer)
-    if not match:
+    if not match or re.match(_DENIED_AFTER, answer[match.end() :], re.IGNORECASE):
         return set()
     found = _place(match[1] or match[2] or match[3], len(texts))
     rest = re.sub(r"\bnot\s+\(?[A-Z]\b[).:]*", "not ", answer[match.end() :])
@@ -113,13 +141,14 @@ def _leading_letter(texts: Sequence[str], answer: str) -> set[int]:
 
 
 def _bracketed(count: int, answer: str) -> set[int]:
-    return {p for letter in re.findall(r"[(\[]([A-Z])[)\]]", answer) for p in _place(letter, count)}
+    said = _without_denied(answer, r"[A-Z]\b")
+    return {p for letter in re.findall(r"[(\[]([A-Z])[)\]]", said) for p in _place(letter, count)}
 
 
 def _letters(count: int, answer: str) -> set[int]:
     """Capital letters that stand alone, except the article "A" before a word and the pronoun "I"."""
     found: set[int] = set()
-    said = re.sub(r"\bnot\s+\(?[A-Z]\b\)?", " ", answer)
+    said = _without_denied(answer, r"(?<![\w'])[A-Z](?![\w'])")
     for match in re.finditer(r"(?<![\w'])([A-Z])(?![\w'])", said):
         article = match[1] in "AI" and re.match(r"\s+(?!(?:or|and)\b)[a-z]", said[match.end() :]) is not None
         if not article:
@@ -133,14 +162,14 @@ def _place(letter: str, count: int) -> set[int]:
 
 
 def _yes_no(texts: Sequence[str], answer: str) -> set[int]:
-    """Choices said as an answer: "no" counts only where it stands alone, never as in "no effusion" or "normal"."""
+    """Choices said as an answer: "no" counts only where it stands alone, never as in "no effusion", "normal", "no. 3"."""
     lower = answer.lower()
     found: set[int] = set()
     for place, text in enumerate(texts):
         if text == "no":
-            said = re.search(r"(?<!\w)no(?=\s*(?:[.,;:!?)\n]|-\s|–|—|$))", lower)
+            said = re.search(r"(?<!\w)no(?=\s*(?:\.(?!\s*\d)|[,;:!?()<\n]|-\s|–|—|$))", lower)
         elif text == "yes":
-            said = re.search(r"(?<!\w)(?<!not )yes(?!\w)", lower)
+            said = re.search(r"(?<!\w)(?<!not )(?<!n't )(?<!nt )yes(?!\w)", lower)
         else:
             said = re.search(rf"(?<!\w){re.escape(text)}(?!\w)", lower)
         if said:

@@ -125,7 +125,7 @@ def extract(question: Question, text: str, prompt: str = "", box_form: BoxForm =
     texts = options(question, prompt)
     answer = " ".join(DECORATION.sub("", answer).split(" ")).strip()
     for rule, found in closed_rules(question, texts, answer, prompt):
-        if len(found) == 1:
+        if len({texts[place] for place in found}) == 1:  # two choices that read the same are one answer
             return Extraction(value=texts[found.pop()], rule=rule, n_candidates=1)
         if found:
             return Extraction(value=None, rule="conflict", n_candidates=len(found))

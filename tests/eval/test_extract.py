@@ -204,3 +204,58 @@ def test_marked_answers_are_the_last_ones():
 @pytest.mark.parametrize("text", ['{"size": 1e999}', '{"size": NaN}', '{"a":' * 5000, '{"n": ' + "1" * 5000 + "}"])
 def test_numbers_and_nesting_without_end_are_no_json(text):
     assert extract(Question(kind="json", answers=('{"size": 1}',)), text).rule == "invalid_json"
+
+
+FINDINGS = Question(kind="choice", answers=("A",), choices=("pneumothorax", "pleural effusion"))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("No pneumothorax is seen.", None),
+        ("There is no evidence of pneumothorax.", None),
+        ("Pneumothorax is unlikely.", None),
+        ("without pneumothorax", None),
+        ("It isn't pneumothorax.", None),
+        ("Neither pneumothorax nor pleural effusion.", None),
+        ("Not a pneumothorax but a pleural effusion.", "pleural effusion"),
+        ("Pleural effusion without pneumothorax.", "pleural effusion"),
+        ("I would rule out pneumothorax: pleural effusion", "pleural effusion"),
+        ("The answer is not (B).", None),
+        ("It isn't B.", None),
+        ("not option B", None),
+        ("B is incorrect.", None),
+        ("(B) can be ruled out.", None),
+        ("The correct option is (A), not (B).", "pneumothorax"),
+    ],
+)
+def test_a_choice_that_is_denied_is_not_chosen(text, value):
+    assert extract(FINDINGS, text).value == value
+
+
+@pytest.mark.parametrize(
+    ("choices", "text", "value"),
+    [
+        (("contrast", "plain"), "A non-contrast scan", None),
+        (("with contrast", "without contrast"), "It was made without contrast.", "without contrast"),
+        (("effusion", "no effusion"), "There is no effusion here.", "no effusion"),
+        (("2", "3"), "It measures 2.5 mm.", None),
+        (("2.5 cm", "5 cm"), "About 12.5 cm.", None),
+        (("2.5 cm", "5 cm"), "About 2.5 cm.", "2.5 cm"),
+        (("Left", "left", "right"), "On the left.", "left"),
+        (("Left", "left", "right"), "left", "left"),
+    ],
+)
+def test_choices_inside_other_words_and_numbers(choices, text, value):
+    assert extract(Question(kind="choice", answers=("A",), choices=choices), text).value == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Lesion no. 3", None), ("Answer: no (yes would need more)", None), ("The answer isn't yes.", None),
+        ("No (nothing is seen)", "no"), ("No.<|im_end|>", "no"), ("No.", "no"),
+    ],
+)  # fmt: skip
+def test_yes_and_no_that_are_not_said(text, value):
+    assert extract(YES_NO, text).value == value
