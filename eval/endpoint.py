@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import math
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 from PIL import Image as Pil
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.eval.endpoint_client import client_of, refuse_redirect
 from medvlm.eval.governance import check_may_leave
 from medvlm.eval.models import Interrupted, Request, Response
 from medvlm.eval.slice_sets import Part, Picture, SlicePolicy, show, spread, words_in
@@ -105,10 +105,9 @@ class EndpointModel:
         self.url, self.model, self.confidence = url, model, confidence
         self._away = threading.Event()
         # Pauses and their number are ours, so that each attempt is counted and an outage is told from a slow answer.
-        self._client = self._openai.OpenAI(
-            base_url=url, api_key=os.environ.get(self.options.key_variable) or "none", timeout=self.options.timeout_s,
-            max_retries=0,
-        )  # fmt: skip
+        self._client = client_of(
+            self._openai, url, key_variable=self.options.key_variable, timeout_s=self.options.timeout_s
+        )
 
     @property
     def name(self) -> str:
@@ -201,6 +200,7 @@ class EndpointModel:
 
     def _refused(self, request: Request, error: Any) -> BadSample:
         """A request that the server will never answer; ValueError where no other one will be answered either."""
+        refuse_redirect(error, self.url)
         said = _message(error)
         if error.status_code in (401, 403):
             raise ValueError(

@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 def is_local(url: str) -> bool:
     """Whether ``url`` is this machine itself (a loopback address); a private network is not."""
-    host = urlsplit(url).hostname or ""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if "@" in parts.netloc:  # readers of URLs disagree about the host of http://a\\@b
+        return False
     if host == "localhost":
         return True
     try:

@@ -14,7 +14,11 @@ Row = dict[str, Any]
 
 
 def _line(row: Any) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    if line.isascii():
+        return line
+    # Half of a surrogate pair, which a server may write as \ud83d, is no text and cannot be stored as UTF-8.
+    return line.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def read_rows(path: Path, *, allow_torn: bool = False) -> list[Row]:
@@ -29,16 +33,18 @@ def read_rows(path: Path, *, allow_torn: bool = False) -> list[Row]:
     if not path.exists():
         return []
     rows: list[Row] = []
-    with path.open(encoding="utf-8") as lines:
+    # As bytes: a torn line may end in the middle of a letter.
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if allow_torn and not line.endswith("\n"):
+            if allow_torn and not line.endswith(b"\n"):
                 break
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}:{number} is not JSON ({error.msg}); remove the line and run the stage again"
-                ) from error
+                rows.append(json.loads(line.decode()))
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                why = error.msg if isinstance(error, json.JSONDecodeError) else f"{error.reason} in UTF-8"
+                raise ValueError(f"{path}:{number} is not JSON ({why}); remove the line and run the stage again") from (
+                    None if isinstance(error, UnicodeDecodeError) else error  # which would hold the line itself
+                )
     return rows
 
 

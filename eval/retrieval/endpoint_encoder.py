@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from medvlm.eval.endpoint import INSTALL, EndpointOptions
+from medvlm.eval.endpoint_client import client_of, refuse_redirect
 from medvlm.eval.governance import check_may_leave
 from medvlm.eval.retrieval.corpus import Passage
 from medvlm.eval.retrieval.encoders import Role
@@ -53,10 +53,7 @@ class EndpointEncoder:
             self._openai = import_module("openai")
         except ImportError as error:
             raise ValueError(f"endpoints are asked through the openai package, not installed: {INSTALL}") from error
-        self._client = self._openai.OpenAI(
-            base_url=url, api_key=os.environ.get(options.key_variable) or "none", timeout=options.timeout_s,
-            max_retries=0,
-        )  # fmt: skip
+        self._client = client_of(self._openai, url, key_variable=options.key_variable, timeout_s=options.timeout_s)
         self._url, self._model, self._options = url, model, options
         self._prefix = {"queries": query_prefix, "corpus": document_prefix}
         self._longest, self.batch = max_characters, batch
@@ -76,6 +73,7 @@ class EndpointEncoder:
                 given = self._client.embeddings.create(model=self._model, input=texts, encoding_format="float")
                 break
             except self._openai.APIStatusError as error:
+                refuse_redirect(error, self._url)
                 if error.status_code not in _PASSING and error.status_code < 500:
                     raise ValueError(
                         f"{self._url} refuses a batch of {len(texts)} texts from {passages[0].name!r} on (status "

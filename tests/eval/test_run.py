@@ -22,6 +22,7 @@ from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.eval.models import ConstantModel, OracleModel, ReplayModel, Request, Response
 from medvlm.eval.plan import make_plan, read_items, take
 from medvlm.eval.rows import append_rows, drop_torn_line, read_rows
+from medvlm.eval.run_folder import responses_of
 from medvlm.eval.stages import rescore, rescore_main
 from medvlm.model import save_checkpoint
 
@@ -300,3 +301,15 @@ def test_checkpoint_answers_do_not_depend_on_the_batch(processor, tmp_path):
     assert alone == together == backwards
     assert len({response.text for response in alone}) > 3 and all(response.text for response in alone)
     assert {response.finish_reason for response in alone} <= {"stop", "length"}
+
+
+def test_rows_torn_within_a_letter_and_halves_of_letters(tmp_path):
+    """A killed process leaves a line of Chinese that ends in the middle of a letter; a server writes half an emoji."""
+    path = tmp_path / "responses.rank1.jsonl"
+    append_rows(path, [{"request_id": "a", "text": "half of it: \ud83d"}])
+    with path.open("ab") as file:
+        file.write('{"request_id": "b", "text": "左'.encode()[:-1])
+    found = responses_of(tmp_path)
+    assert [row["request_id"] for row in found] == ["a"] and found[0]["text"].startswith("half of it: \ufffd")
+    with pytest.raises(ValueError, match="rank1.jsonl:2 is not JSON"):
+        read_rows(path)
