@@ -104,7 +104,7 @@ def _sheet_row(row: Row, ask: Ask, texts: Mapping[str, str], stratum: str, size:
         "choices": " | ".join(options(ask.question, ask.prompt)),
         "reference": "; ".join(ask.question.answers),
         "written": texts[row["request_id"]],
-        "read_as": "none" if row["value"] is None else row["value"],
+        "read_as": _read_as(row),
         "rule": row["rule"],
         "marked_right": "" if mark is None else "yes" if mark else "no",
         "human_reads": "",
@@ -123,6 +123,10 @@ def write_sheet(out: Path, rows: Sequence[Row]) -> None:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     write_atomic(out / "audit.html", environment.get_template("audit.html").render(rows=rows, columns=list(COLUMNS)))
+
+
+def _read_as(row: Row) -> str:
+    return "none" if row["value"] is None else str(row["value"])
 
 
 def _agrees(question: Question, prompt: str, read_as: str, human: str) -> bool | None:
@@ -150,7 +154,9 @@ def read_marked(out: Path, path: Path) -> dict[str, Any]:
         ValueError: a row is of another run, holds a word that is no choice, or nothing was marked.
     """
     asks = {ask.request_id: ask for ask in read_plan(out)}
-    sizes = Counter(_stratum(row) for row in scores_of(out))
+    scores = {row["request_id"]: row for row in scores_of(out)}
+    sizes = Counter(map(_stratum, scores.values()))
+    seen: set[str] = set()
     marked: Counter[str] = Counter()
     misread: Counter[str] = Counter()
     agree: Counter[tuple[str, str]] = Counter()
@@ -161,6 +167,16 @@ def read_marked(out: Path, path: Path) -> dict[str, Any]:
         if ask is None:
             raise ValueError(f"{row.where}: request {row.text('request_id')} is not of this run; mark its own sheet")
         stratum, human = row.text("stratum"), row.written("human_reads")
+        name = row.text("request_id")
+        if name in seen:
+            raise ValueError(f"{row.where}: request {name} stands in the sheet twice; keep one row")
+        seen.add(name)
+        now = scores.get(name)
+        if now is None or _stratum(now) != stratum or _read_as(now).split() != row.written("read_as").split():
+            raise ValueError(
+                f"{row.where}: request {name} was read or marked otherwise when the sheet was drawn; draw a new sheet, "
+                "since a human's word on the old reading says nothing of this one"
+            )
         if human:
             same = _agrees(ask.question, ask.prompt, row.written("read_as"), human)
             if same is None:
@@ -215,7 +231,7 @@ def _agreement(counts: Mapping[tuple[str, str], int]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when the run or the sheet cannot be used."""
+    """The command; 2 when the run or the sheet cannot be used."""
     parser = argparse.ArgumentParser(
         prog="medvlm eval audit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -233,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = read_marked(args.run, args.marked)
     except (ValueError, BadSample) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     found, agrees = result["misread"], result["human_agrees"]
     if found["value"] is not None:
         print(

@@ -99,6 +99,8 @@ def choose_model(name: str, options: ModelOptions | None = None) -> Answerer:
             from medvlm.eval.foreign import transformers_model
 
             return transformers_model(rest, options)
+    if kind in ("http", "https"):
+        raise ValueError(f"{name} is an address; a server is asked by --model 'endpoint:{name}#MODEL_ID'")
     from medvlm.eval.loaded_model import CheckpointModel
 
     options.only("dtype", "confidence", "answer_by", "slices", name=name)

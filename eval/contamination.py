@@ -232,7 +232,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when a run or a manifest cannot be read."""
+    """The command; 2 when a run or a manifest cannot be read."""
     parser = argparse.ArgumentParser(
         prog="medvlm eval contamination", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -254,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = report(args.run, found, args.train, unread)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     _show(result, console)
     if unread:
         print(f"warning: {unread} visuals could not be read, so copies of them are not seen", file=sys.stderr)

@@ -74,7 +74,7 @@ def export(out: Path, form: str, target: Path) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when a run cannot be exported."""
+    """The command; 2 when a run cannot be exported."""
     parser = argparse.ArgumentParser(
         prog="medvlm eval export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             paths = export(args.run[0], args.to, args.out)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     for path in paths:
         print(path)
     return 0

@@ -74,13 +74,13 @@ def unpack(archive: Path) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when a task could not be fetched."""
+    """The command; 1 when a task could not be fetched, 2 when none could."""
     parser = argparse.ArgumentParser(prog="medvlm eval fetch", description=__doc__.splitlines()[0])
     parser.add_argument("task", nargs="+", help="see medvlm eval list")
     parser.add_argument("--root", type=Path, default=Path("benchmarks"), help="where the files go")
     parser.add_argument("--revision", help="of the dataset on the hub")
     args = parser.parse_args(arguments)
-    status = 0
+    refused = 0
     for name in args.task:
         try:
             task = task_named(name)
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
-            status = 1
-    return status
+            refused += 1
+    return 0 if not refused else 2 if refused == len(args.task) else 1
 
 
 if __name__ == "__main__":

@@ -69,14 +69,14 @@ def _marking(args: argparse.Namespace) -> Marking:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 when every scorer marked something of every run, 1 otherwise."""
+    """The command; 0 when every scorer marked something of every run, 1 when not every one did, 2 when refused."""
     args = _parser().parse_args(arguments)
     status = 0
     try:
         how = _marking(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     for out in args.runs:
         changed = False
         for name in args.names:

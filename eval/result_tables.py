@@ -24,7 +24,17 @@ COLUMNS = (
     "clusters",
     "unparsed",
     "unscored",
+    "part",
 )
+
+
+def part_of(run: Mapping[str, Any]) -> str:
+    """Why the figures of a run are not those of its whole task, in a word or two; "" when they are."""
+    if run.get("differs"):
+        return "not the published split"
+    if run.get("limit") is not None and run.get("task"):
+        return f"limit {run['limit']}"
+    return f"{run['unanswered']} not answered" if run.get("unanswered") else ""
 
 
 def table_rows(runs: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -43,6 +53,7 @@ def table_rows(runs: Sequence[Mapping[str, Any]]) -> list[Row]:
             "clusters": row["n_clusters"],
             "unparsed": row["unparsed"],
             "unscored": row["unscored"],
+            "part": part_of(run["run"]),
         }
         for run in runs
         for row in run["table"]
@@ -77,7 +88,8 @@ def _grid(runs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
     models = list(dict.fromkeys(row["model"] for row in rows))
     lines: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        lines.setdefault((row["task"], row["metric"]), {})[row["model"]] = row
+        task = row["task"] + (f" ({row['part']})" if row["part"] else "")  # a line never mixes a part with the whole
+        lines.setdefault((task, row["metric"]), {})[row["model"]] = row
     body: list[list[str]] = []
     for (task, name), by in lines.items():
         _, metric = METRICS[name]

@@ -241,11 +241,28 @@ def _dry_run_all(settings: Settings, tasks: Sequence[Loaded], manifests: Sequenc
     return 0 if all(plan.asks for _, plan, _ in plans) else 1
 
 
+def _check_paths(args: argparse.Namespace) -> None:
+    """Refuse, before a model is loaded, files that are not there."""
+    for path in args.data or ():
+        if not path.is_file():
+            raise ValueError(f"--data {path} is no file; give a manifest (JSON lines), such as medvlm data walk writes")
+    for path in args.train_metrics or ():
+        if not path.is_file():
+            raise ValueError(f"--train-metrics {path} is no file; give the metrics.jsonl of a training run")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a file; give a folder")
+
+
 def _loaded(args: argparse.Namespace) -> list[Loaded]:
     """Every task, read before the first is asked."""
     found = []
+    names = [given.partition("=")[0] for given in args.task]
     for given in args.task:
         name, _, folder = given.partition("=")
+        if names.count(name) > 1:
+            raise ValueError(
+                f"--task names {name} {names.count(name)} times, which would share a run folder; name it once"
+            )
         found.append(load(task_named(name), Path(folder) if folder else args.root, partial=args.partial))
     return found
 
@@ -269,15 +286,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         box_form=args.box_form,
     )
     try:
+        _check_paths(args)
         tasks = _loaded(args) if args.task else []
         if args.dry_run:
             return _dry_run_all(settings, tasks, args.data)
         with launched() as ranks:
             runs = _run_all(args, settings, tasks, ranks)
             return max(_tell(out, metrics) for out, metrics in runs.items()) if ranks.first else 0
-    except (ValueError, OtherRankEnded) as error:
+    except OtherRankEnded as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def _run_all(

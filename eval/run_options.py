@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +19,21 @@ from medvlm.eval.prompts import STYLES
 from medvlm.eval.slice_sets import SlicePolicy
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number of at least ``least``: a negative limit would cut questions off the end."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+        return number
+
+    return read
+
+
 def parser_of(about: str) -> argparse.ArgumentParser:
     """The parser; ``about``: what the command does."""
     parser = argparse.ArgumentParser(prog="medvlm eval run", description=about)
@@ -29,14 +44,14 @@ def parser_of(about: str) -> argparse.ArgumentParser:
     parser.add_argument("--partial", action="store_true", help="ask a task of which not every question is there")
     parser.add_argument("--out", type=Path, required=True, help="run folder; of tasks: holds one run folder each")
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS))
-    parser.add_argument("--limit", type=int, help="samples per manifest or task")
+    parser.add_argument("--limit", type=whole(1), help="samples per manifest or task")
     parser.add_argument(
-        "--control-limit", type=int, default=200, help="samples per manifest or task under each control condition"
+        "--control-limit", type=whole(0), default=200, help="samples per manifest or task under each control condition"
     )
-    parser.add_argument("--control-report-limit", type=int, help="reports asked under each control condition")
-    parser.add_argument("--max-new-tokens", type=int, help="room for every answer; by kind of question by default")
+    parser.add_argument("--control-report-limit", type=whole(0), help="reports asked under each control condition")
+    parser.add_argument("--max-new-tokens", type=whole(1), help="room for every answer; by kind of question by default")
     parser.add_argument("--style", choices=STYLES, default="plain", help="how the answer is asked for")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=whole(1), default=8, help="requests that a model here answers at once")
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights of a model that runs here; float32 by default")
     parser.add_argument(
         "--confidence", action="store_true", help="keep how sure the model is of its answer; for calibration"
@@ -57,9 +72,9 @@ def parser_of(about: str) -> argparse.ArgumentParser:
         "--trust-remote-code", action="store_true", help="run code that comes with a transformers: model"
     )
     asking = parser.add_argument_group("of endpoint: models")
-    asking.add_argument("--concurrency", type=int, default=8, help="requests on their way at a time")
+    asking.add_argument("--concurrency", type=whole(1), default=8, help="requests on their way at a time")
     asking.add_argument("--timeout", type=float, default=300, help="seconds for one answer")
-    asking.add_argument("--retries", type=int, default=6, help="of a request that failed in a way that may pass")
+    asking.add_argument("--retries", type=whole(0), default=6, help="of a request that failed in a way that may pass")
     asking.add_argument("--key-variable", default="OPENAI_API_KEY", help="environment variable that holds the key")
     asking.add_argument("--price", nargs=2, type=float, default=(0.0, 0.0), metavar=("IN", "OUT"), help="per million")
     asking.add_argument("--extra-body", type=json.loads, help="JSON object of further fields of the request")
@@ -68,7 +83,7 @@ def parser_of(about: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="cuda, cpu, ...; the GPU when there is one by default")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gallery", type=int, default=200, help="cases that show their picture in the report")
+    parser.add_argument("--gallery", type=whole(0), default=200, help="cases that show their picture in the report")
     parser.add_argument("--media-megabytes", type=float, default=40.0, help="that pictures may take in the report")
     parser.add_argument("--train-metrics", nargs="*", type=Path, help="metrics.jsonl of training runs, plotted")
     parser.add_argument("--box-form", choices=get_args(BoxForm), default="box", help="how the model writes boxes")

@@ -30,7 +30,7 @@ from medvlm.eval.models import Answerer, ConstantModel, OracleModel, reference_o
 from medvlm.eval.plan import Item
 from medvlm.eval.rows import Row
 from medvlm.eval.run import Settings, run_row
-from medvlm.eval.run_folder import claim, write_plan
+from medvlm.eval.run_folder import claim, read_plan, write_plan
 from medvlm.eval.score import marks_of
 from medvlm.eval.scorers.catalogue import METRICS
 from medvlm.eval.scorers.choice import is_correct
@@ -71,8 +71,9 @@ def _table(answerer: Answerer, loaded: Loaded, out: Path) -> list[Row]:
     claim(out, run_row(answerer, loaded.items, settings, plan, about))
     write_plan(out, plan)
     generate(answerer, plan.asks, out, chunk_size=64, show_progress=False)
-    extract_stage(out)
-    score_stage(out)
+    asks = read_plan(out)
+    extract_stage(out, asks)
+    score_stage(out, asks)
     return [row for row in aggregate_stage(out)["table"] if row["dimension"] == row["topic"] == "all"]
 
 
@@ -219,7 +220,7 @@ def show(checks: Sequence[Check], console: Console) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when anything is wrong."""
+    """The command; 1 when a check fails, 2 when a named task does not exist."""
     parser = argparse.ArgumentParser(
         prog="medvlm eval selftest", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             checks = selftest(tasks, Path(folder).resolve(), root=args.root, show_progress=console.is_terminal)
     except ValueError as error:
         console.print(f"error: {error}", highlight=False, markup=False)
-        return 1
+        return 2
     show(checks, console)
     wrong = sum(bool(check.faults) for check in checks)
     console.print(f"{len(checks)} checks of {len(tasks)} tasks, {wrong} wrong")

@@ -153,7 +153,7 @@ def _command(name: str, arguments: Sequence[str] | None) -> int:
     shown = {}
     if name in ("report", "rescore"):
         shown = {"gallery_size": args.gallery, "media_megabytes": args.media_megabytes}
-    status = 0
+    refused = 0
     for out in args.runs:
         try:
             if getattr(args, "box_form", None):
@@ -162,8 +162,8 @@ def _command(name: str, arguments: Sequence[str] | None) -> int:
             print(f"{name}: {out}")
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
-            status = 1
-    return status
+            refused += 1
+    return 0 if not refused else 2 if refused == len(args.runs) else 1
 
 
 def extract_main(arguments: Sequence[str] | None = None) -> int:

@@ -112,5 +112,17 @@ def test_a_sheet_that_cannot_be_used_says_what_to_write(run, tmp_path, capsys, f
         if row["stratum"].startswith("closed") and row["read_as"] != "none"
     )
     path = marked(run, tmp_path / "bad.csv", lambda number, _: fill if number == closed else {})
-    assert main([str(run), "--marked", str(path)]) == 1
+    assert main([str(run), "--marked", str(path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_sheet_of_another_reading_is_refused(run, tmp_path):
+    main([str(run), "--each", "3"])
+    path = marked(run, tmp_path / "old.csv", lambda number, row: {"human_reads": "same", "read_as": "read otherwise"})
+    with pytest.raises(ValueError, match="was read or marked otherwise when the sheet was drawn"):
+        read_marked(run, path)
+    path = marked(run, tmp_path / "twice.csv", lambda number, row: {"human_reads": "same"})
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "more.csv").write_text("".join([*lines, *lines[1:]]), encoding="utf-8")
+    with pytest.raises(ValueError, match="stands in the sheet twice"):
+        read_marked(run, tmp_path / "more.csv")

@@ -364,9 +364,9 @@ def test_a_run_belongs_to_one_way_of_answering(processor, manifest, tmp_path, ca
     told = json.loads((tmp_path / "run" / "run.json").read_text())["answering"]
     assert told == {"answer_by": "text", "confidence": True, "dtype": "float32", "slices": None}
     for more in (["--answer-by", "likelihood"], ["--slices", "slices=2"], ["--dtype", "bfloat16"]):
-        assert run.main([*arguments, "--confidence", *more]) == 1
+        assert run.main([*arguments, "--confidence", *more]) == 2
         assert "holds the answers of answering" in capsys.readouterr().err
-    assert run.main([*arguments[:1], "oracle", *arguments[2:], "--answer-by", "likelihood"]) == 1
+    assert run.main([*arguments[:1], "oracle", *arguments[2:], "--answer-by", "likelihood"]) == 2
     assert "--answer-by means nothing to the model 'oracle'" in capsys.readouterr().err
 
 

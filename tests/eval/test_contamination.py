@@ -109,5 +109,5 @@ def test_what_cannot_be_read_is_told(run, tmp_path, capsys):
     (tmp_path / "train" / "100.png").write_bytes(b"no picture")
     assert main([str(run), "--train", str(train)]) == 0
     assert "1 visuals could not be read" in capsys.readouterr().err
-    assert main([str(run), "--train", str(tmp_path / "none.jsonl")]) == 1
+    assert main([str(run), "--train", str(tmp_path / "none.jsonl")]) == 2
     assert "is no manifest" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_inspect_reads_our_log(run, tmp_path):
 
 
 def test_what_has_no_such_form_is_refused(tmp_path, capsys):
-    assert main([str(tmp_path), "--to", "csv", "--out", str(tmp_path / "x.csv")]) == 1
+    assert main([str(tmp_path), "--to", "csv", "--out", str(tmp_path / "x.csv")]) == 2
     assert "has no metrics.json" in capsys.readouterr().err
 
 

@@ -159,7 +159,7 @@ def test_a_whole_run(folder, tmp_path, capsys):
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert told["model"] == f"transformers:{folder}" and told["answering"]["slices"]["frames"] == 2
     # another policy is another way of asking
-    assert run.main([*arguments[:-3], "slices=3,frames=2", *arguments[-2:]]) == 1
+    assert run.main([*arguments[:-3], "slices=3,frames=2", *arguments[-2:]]) == 2
     assert "holds the answers of answering" in capsys.readouterr().err
 
 

@@ -226,7 +226,7 @@ def test_the_command(out, bare_python, capsys):
     assert "error" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main([str(out), "--with", "bleu"])
-    assert command.main([str(out), "--with", "radgraph", "--set", "radgraf.model=x"]) == 1
+    assert command.main([str(out), "--with", "radgraph", "--set", "radgraf.model=x"]) == 2
     assert "NAME.KEY=VALUE" in capsys.readouterr().err
 
 

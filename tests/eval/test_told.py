@@ -8,6 +8,7 @@ import pytest
 from medvlm.eval import run
 from medvlm.eval.main_metrics import FIRST, main_metrics
 from medvlm.eval.report_tables import AT_ONCE, beside, tiers
+from medvlm.eval.result_tables import as_latex, as_markdown, table_rows
 from medvlm.eval.scorers.catalogue import METRICS
 from medvlm.eval.tasks.catalogue import task_named
 from medvlm.eval.told import lines_of
@@ -102,3 +103,46 @@ def test_many_metrics_are_folded_and_few_are_not(told):
 def test_groups_and_patients_know_sets_of_mentions(told):
     assert [metric.name for _, metric in main_metrics(["span"])] == ["span_exact", "entity_micro_f1"]
     assert "entity_micro_f1" in told[1]["bc5cdr-disease"]["patient_level"]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "none.jsonl"], "--data none.jsonl is no file; give a manifest"),
+        (["--task", "vqa-rad", "vqa-rad=elsewhere"], "--task names vqa-rad 2 times"),
+        (
+            ["--task", "vqa-rad", "--model", "http://localhost:1/v1"],
+            "--model 'endpoint:http://localhost:1/v1#MODEL_ID'",
+        ),
+        (["--task", "vqa-rad", "--out", __file__], "is a file; give a folder"),
+        (["--task", "vqa-rad=nowhere"], "download https://osf.io/89kps"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_2_in_words(arguments, said, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task_named("vqa-rad").example(tmp_path)
+    given = ["--model", "oracle", "--root", str(tmp_path), "--partial", "--out", str(tmp_path / "out"), *arguments]
+    assert run.main(given) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and said in printed
+
+
+@pytest.mark.parametrize("option", ["--limit", "--control-limit", "--max-new-tokens", "--batch-size", "--gallery"])
+def test_a_negative_number_is_no_limit(option, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--model", "oracle", "--task", "vqa-rad", "--out", str(tmp_path), option, "-4"])
+    assert ended.value.code == 2 and "no whole number of at least" in capsys.readouterr().err
+
+
+def test_tables_for_papers_say_that_a_part_was_asked(told):
+    metrics = told[1]["vqa-rad"]
+    whole = json.loads(json.dumps(metrics))
+    whole["run"] |= {"differs": "", "model": "other"}
+    assert {row["part"] for row in table_rows([metrics])} == {"not the published split"}
+    printed = as_markdown([metrics, whole])
+    of_one = [line for line in printed.splitlines() if "strict accuracy" in line]
+    assert [line.count("not asked") for line in of_one] == [1, 1]  # a part and the whole never share a line
+    assert "vqa-rad@1 (not the published split)" in of_one[0] and "| vqa-rad@1 |" in of_one[1]
+    few = json.loads(json.dumps(whole))
+    few["run"]["limit"] = 5
+    assert "vqa-rad@1 (limit 5)" in as_latex([few])
