@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,6 +71,7 @@ class LoadedModel:
             "confidence": self.confidence,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "slices": None if self.slices is None else self.slices.to_dict(),
+            "weights": weights_name(self.model),
         }
 
     def read(self, ref: VisualRef, root: Path) -> Visual:
@@ -219,6 +221,21 @@ class LoadedModel:
                 )
             )
         return responses
+
+
+def weights_name(model: torch.nn.Module) -> str:
+    """16 hexadecimal digits over the names, shapes and up to 64 values of every tensor of ``model``.
+
+    A checkpoint that was trained further has another name under the same path, so that its answers do not go into the
+    run folder of what it was before. Not all values, because training moves nearly all of them and reading them takes
+    a while.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()
+        few = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float64)
+        digest.update(f"{name} {tuple(tensor.shape)} ".encode() + few.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -190,6 +192,12 @@ class ReplayModel:
     @property
     def name(self) -> str:
         return f"replay:{self.path}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """A run that went on since holds other answers: their repetition belongs into another folder."""
+        rows = [self.responses[name] for name in sorted(self.responses)]
+        return {"sha256": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()}
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         unknown = [request.request_id for request in requests if request.request_id not in self.responses]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm.data_recipes.errors import BadSample
+from medvlm.data_recipes.manifest import sha256_of
 from medvlm.data_recipes.tables import Row, object_row, read_csv, read_json, read_json_lines, read_json_list
 from medvlm.eval.controls import Condition
 from medvlm.eval.models import Request, Response
@@ -55,7 +56,17 @@ class PredictionsModel:
     def name(self) -> str:
         return f"predictions:{self.path}"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """A file that was written again holds other answers: they belong into another run folder."""
+        return {"sha256": sha256_of(self.path)}
+
     def answer(self, requests: Sequence[Request]) -> list[Response]:
+        twice = [request.sample_id for request in requests if self._is_twice(request.sample_id)]
+        if twice:
+            raise ValueError(
+                f"{self.path} predicts {twice[0]!r} twice, with and without the name of the data set; keep one of them"
+            )
         found = [self._of(request.sample_id) for request in requests]
         missing = [request.sample_id for request, text in zip(requests, found, strict=True) if text is None]
         if missing:
@@ -64,6 +75,9 @@ class PredictionsModel:
                 "predict all of them: an empty text is a prediction, and is counted as one"
             )
         return [Response(text=text) for text in found if text is not None]
+
+    def _is_twice(self, sample_id: str) -> bool:
+        return sample_id in self.texts and sample_id.partition("/")[2] in self.texts
 
     def _of(self, sample_id: str) -> str | None:
         short = sample_id.partition("/")[2]

@@ -102,13 +102,18 @@ def _right(row: Row) -> list[float]:
 
 
 def _in_every_order(rows: Sequence[Row]) -> list[list[float] | None]:
-    """Shares of a sample's one point: 1 when it was right under every rotation of its choices, 0 otherwise."""
+    """Shares of a sample's one point: 1 when it was right under every rotation of its choices, 0 otherwise.
+
+    None of a sample that some rotation has no answer of: nobody knows whether that one would have been right.
+    """
     of_sample: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
         if row["condition"] == "choices_shuffled":
             of_sample[row["sample_id"]].append(row["correct"])
     return [
-        [all(right) / len(right), 1 / len(right)] if (right := of_sample.get(row["sample_id"])) else None
+        [all(right) / len(right), 1 / len(right)]
+        if len(right := of_sample.get(row["sample_id"], [])) == len(row["choices"]) - 1 and right
+        else None
         for row in rows
     ]
 

@@ -6,6 +6,7 @@ import pytest
 
 from medvlm.data_recipes.sample import Question
 from medvlm.eval.extract import choice_index, extract, options
+from medvlm.eval.scorers.catalogue import METRICS
 from medvlm.eval.scorers.choice import accepted, is_correct, majority_hits
 from medvlm.eval.thinking import marked_answer, visible_answer
 
@@ -259,3 +260,11 @@ def test_choices_inside_other_words_and_numbers(choices, text, value):
 )  # fmt: skip
 def test_yes_and_no_that_are_not_said(text, value):
     assert extract(YES_NO, text).value == value
+
+
+def test_right_in_every_order_needs_an_answer_to_every_order():
+    """A rotation that could not be asked is no rotation that was right."""
+    metric = METRICS["choice_accuracy_in_every_order"][1]
+    row = {"condition": "choices_shuffled", "kind": "choice", "correct": True, "choices": ["a", "b", "c"]}
+    rows = [row | {"sample_id": name} for name in ("whole", "whole", "part")]
+    assert metric.counts(rows) == [[0.5, 0.5], [0.5, 0.5], None]

@@ -10,8 +10,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from evaluation_fixtures import samples_of, write_manifest, write_visuals
 
+from medvlm.data_recipes.sample import Question
 from medvlm.eval.generate import generate
-from medvlm.eval.models import OracleModel, RandomModel
+from medvlm.eval.models import OracleModel, RandomModel, Request
 from medvlm.eval.predictions import PredictionsModel, unused
 from medvlm.eval.run import Settings, evaluate
 from medvlm.eval.run_folder import read_plan, responses_of
@@ -116,3 +117,23 @@ def test_random_answers_are_seeded_and_spread(manifest, tmp_path):
         assert again.keys() == written.keys() and (again == written) == (seed == 1)
     assert 0.3 < first["headline"]["closed_accuracy_2d"] < 0.7 and 0.1 < first["headline"]["choice_accuracy_2d"] < 0.6
     assert first["headline"]["open_token_f1"] == 0.0
+
+
+def test_a_file_that_was_written_again_does_not_go_on_in_the_old_folder(manifest, tmp_path):
+    """The old answers would be kept under the new file's name."""
+    path = written(tmp_path / "p", "jsonl", right())
+    evaluate(PredictionsModel(path), [manifest], tmp_path / "run", gallery_size=1)
+    again = written(tmp_path / "p", "jsonl", dict.fromkeys(right(), "no"))
+    assert again == path
+    with pytest.raises(ValueError, match="holds the answers of answering"):
+        evaluate(PredictionsModel(again), [manifest], tmp_path / "run", gallery_size=1)
+
+
+def test_a_sample_predicted_with_and_without_its_data_set_is_refused(tmp_path):
+    model = PredictionsModel(written(tmp_path / "p", "json-object", {"12": "left", "vqa-rad/12": "right"}))
+    asked = Request(
+        request_id="1", sample_id="vqa-rad/12", turns=(), question=Question(kind="open", answers=("left",)), visuals=(),
+        max_new_tokens=1,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="twice, with and without"):
+        model.answer([asked])
