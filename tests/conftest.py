@@ -25,8 +25,9 @@ TEXTS = [
 @pytest.fixture(autouse=True, scope="session")
 def no_wait_for_the_disk():
     """fsync asks for a file that is open, and does not wait: what it adds shows after a power cut only, and no test
-    cuts the power. A run folder is fsynced some fifteen times, at several milliseconds each. MEDVLM_FULL=1 waits, and so
-    do the processes that tests start."""
+    cuts the power. A run folder is fsynced some fifteen times, at several milliseconds each. MEDVLM_FULL=1 waits, and
+    so do programs that tests start.
+    """
     if "MEDVLM_FULL" in os.environ:
         yield
         return

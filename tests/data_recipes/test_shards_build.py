@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from launching import FULL
 from shard_sources import mixed_set, picture_set, row, write_rows
 
 from medvlm.data_recipes.sample import Sample, read_jsonl
@@ -48,12 +49,13 @@ def test_same_bytes_in_whatever_order_shards_are_made(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_same_bytes_for_any_number_of_workers(tmp_path):
     source = mixed_set(tmp_path / "source")
-    for workers in (1, 2, 3):
+    numbers = (1, 2, 3) if FULL else (1, 3)
+    for workers in numbers:
         assert main(command(source, tmp_path / f"by-{workers}", "--workers", str(workers))) == 1
     one = sums(tmp_path / "by-1")
     assert len(one) == 4 * 2 + 3 and {"index.json", "plan.json", "quarantine.jsonl"} < set(one)
-    assert sums(tmp_path / "by-2") == one
-    assert sums(tmp_path / "by-3") == one
+    for workers in numbers[1:]:
+        assert sums(tmp_path / f"by-{workers}") == one
 
 
 def test_seed_and_order_of_rows(tmp_path):

@@ -88,7 +88,7 @@ def server(built, tmp_path, monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(byte_ranges, "FIRST_WAIT_S", 0.01)
     serving = Server(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path / "www")))
     serving.asked, serving.url = Counter(), f"http://127.0.0.1:{serving.server_port}/set"
-    thread = threading.Thread(target=serving.serve_forever, daemon=True)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield serving
     serving.shutdown()

@@ -114,7 +114,7 @@ def serving() -> Iterator[tuple[ChatServer, str]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield chat, f"http://127.0.0.1:{server.server_address[1]}/v1"

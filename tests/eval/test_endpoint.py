@@ -27,6 +27,7 @@ from medvlm.eval.slice_sets import SlicePolicy
 pytest.importorskip("openai", reason="endpoints need the openai package: pip install 'medvlm[endpoint]'")
 
 IMAGE = Settings(conditions=("image",))
+TWELVE = Settings(conditions=("image",), limit=12)
 QUICK = EndpointOptions(concurrency=4, timeout_s=0.8, retries=3, longest_pause_s=0.05)
 FEW = SlicePolicy(slices=2, frames=2, windows=("lung",))
 
@@ -51,24 +52,31 @@ def asked(manifest: Path, url: str, out: Path, options: EndpointOptions = QUICK)
     )
 
 
-def test_faults_that_pass_are_asked_again_and_change_nothing(manifest, server, tmp_path):
+@pytest.fixture(scope="module")
+def calm(manifest, tmp_path_factory) -> tuple[Path, dict]:
+    """A run without any fault, and its metrics: every question was answered once."""
+    out = tmp_path_factory.mktemp("calm") / "run"
+    with serving() as (chat, url):
+        metrics = asked(manifest, url, out)
+        assert set(chat.answered.values()) == {1} and len(chat.answered) == 72
+    return out, metrics
+
+
+def test_faults_that_pass_are_asked_again_and_change_nothing(manifest, calm, server, tmp_path):
     chat, url = server
-    calm = asked(manifest, url, tmp_path / "calm")
     chat.faults = [429, 503, "cut", "slow", 500, 408]
     stormy = asked(manifest, url, tmp_path / "stormy")
     assert chat.faults == []
-    assert stormy["table"] == calm["table"] and stormy["counts"] == calm["counts"]
-    assert (tmp_path / "calm" / "scores.jsonl").read_bytes() == (tmp_path / "stormy" / "scores.jsonl").read_bytes()
+    assert stormy["table"] == calm[1]["table"] and stormy["counts"] == calm[1]["counts"]
+    assert (calm[0] / "scores.jsonl").read_bytes() == (tmp_path / "stormy" / "scores.jsonl").read_bytes()
     timings = read_rows(tmp_path / "stormy" / "timings.rank0.jsonl")
     assert sum(row["attempts"] for row in timings) == len(timings) + 6, "every attempt is counted"
     assert {row["prompt_tokens"] for row in timings} == {1000.0}
 
 
-def test_an_outage_in_the_middle_loses_nothing_and_counts_nothing_twice(manifest, server, tmp_path):
+def test_an_outage_in_the_middle_loses_nothing_and_counts_nothing_twice(manifest, calm, server, tmp_path):
     chat, url = server
-    calm = asked(manifest, url, tmp_path / "calm")
-    count = len(chat.answered)
-    chat.answered.clear()
+    count = len(responses_of(calm[0]))
     chat.down_after = count // 3
     with pytest.raises(ValueError, match=r"does not answer \(no connection, 4 times\); what was answered is kept"):
         asked(manifest, url, tmp_path / "out")
@@ -76,9 +84,9 @@ def test_an_outage_in_the_middle_loses_nothing_and_counts_nothing_twice(manifest
     assert len(kept) == chat.answered.total() >= count // 3, "what was answered before the outage is on disk"
     chat.down, chat.down_after = False, None
     again = asked(manifest, url, tmp_path / "out")
-    assert again["table"] == calm["table"] and again["counts"] == calm["counts"]
+    assert again["table"] == calm[1]["table"] and again["counts"] == calm[1]["counts"]
     assert set(chat.answered.values()) == {1} and len(chat.answered) == count, "no question was answered twice"
-    assert (tmp_path / "out" / "scores.jsonl").read_bytes() == (tmp_path / "calm" / "scores.jsonl").read_bytes()
+    assert (tmp_path / "out" / "scores.jsonl").read_bytes() == (calm[0] / "scores.jsonl").read_bytes()
 
 
 def test_what_the_server_refuses_is_quarantined_with_its_reason(manifest, server, tmp_path):
@@ -115,9 +123,9 @@ def test_confidence_cost_and_further_fields(manifest, server, tmp_path):
         input_price=2.0, output_price=10.0, extra={"chat_template_kwargs": {"enable_thinking": False}}
     )
     model = EndpointModel(url, "tiny", options, confidence=True, policy=FEW)
-    evaluate(model, [manifest], tmp_path / "run", IMAGE, gallery_size=1)
+    evaluate(model, [manifest], tmp_path / "run", TWELVE, gallery_size=1)
     confidences = [row["confidence"] for row in responses_of(tmp_path / "run")]
-    assert confidences == pytest.approx([np.exp(-0.5)] * 72, abs=1e-4)
+    assert confidences == pytest.approx([np.exp(-0.5)] * 12, abs=1e-4)
     assert read_rows(tmp_path / "run" / "timings.rank0.jsonl")[0]["cost"] == pytest.approx((1000 * 2 + 1 * 10) / 1e6)
     assert chat.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
     assert chat.bodies[0]["temperature"] == 0 and chat.bodies[0]["max_tokens"] > 0
@@ -139,10 +147,10 @@ def test_pictures_stand_in_their_places(kind, visual, server):
 
 
 def test_a_policy_of_slices_belongs_to_the_run(manifest, server, tmp_path):
-    _, url = server
-    asked(manifest, url, tmp_path / "run")
+    out = tmp_path / "run"
+    evaluate(EndpointModel(server[1], "tiny", QUICK, policy=FEW), [manifest], out, TWELVE, gallery_size=1)
     with pytest.raises(ValueError, match="give another folder"):
-        evaluate(EndpointModel(url, "tiny", QUICK, policy=SlicePolicy(slices=3)), [manifest], tmp_path / "run", IMAGE)
+        evaluate(EndpointModel(server[1], "tiny", QUICK, policy=SlicePolicy(slices=3)), [manifest], out, TWELVE)
 
 
 def test_data_that_are_not_open_stay_here_unless_approved(manifest, tmp_path):

@@ -1,6 +1,7 @@
 """A judge behind real HTTP on loopback: cached, resumed after an outage, refused where data may not leave."""
 
 import json
+import shutil
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +44,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.limit = [], None
         self.verdict = lambda answer: "CORRECT" if answer in RIGHT else "INCORRECT"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self):
@@ -107,16 +108,23 @@ def server():
     with_server.server_close()
 
 
-@pytest.fixture
-def out(tmp_path) -> Path:
-    write_visuals(tmp_path, len(ANSWERS))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("judged")
+    write_visuals(folder, len(ANSWERS))
     samples = [
         a_sample(n, "image", "open", "What is it?", Question(kind="open", answers=(reference,), topic="what"))
         for n, reference in enumerate(ANSWERS)
     ]
-    manifest = write_manifest(tmp_path / "test.jsonl", samples)
-    run.evaluate(Says(), [manifest], tmp_path / "run", run.Settings(conditions=("image",)))
-    return tmp_path / "run"
+    manifest = write_manifest(folder / "test.jsonl", samples)
+    run.evaluate(Says(), [manifest], folder / "run", run.Settings(conditions=("image",)))
+    return folder / "run"
+
+
+@pytest.fixture
+def out(finished, tmp_path) -> Path:
+    """A copy of the run, without the verdicts of other tests."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def how(server, **kwargs) -> Marking:

@@ -404,7 +404,7 @@ def server() -> Iterator[tuple[EmbeddingServer, str]]:
             pass
 
     held = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=held.serve_forever, daemon=True)
+    thread = threading.Thread(target=held.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield state, f"http://127.0.0.1:{held.server_address[1]}/v1"

@@ -85,8 +85,9 @@ def test_another_number_of_questions_is_refused_with_the_reason(task: Task, whol
 
 @each
 def test_the_fingerprint_repeats(task: Task, whole: Path):
-    assert fingerprint(task) == fingerprint(task)
-    assert len(example_rows(task)) == len(asked(task, whole))
+    rows = example_rows(task)
+    assert fingerprint(task, rows) == fingerprint(task)
+    assert len(rows) == len(asked(task, whole))
 
 
 @each
@@ -140,7 +141,7 @@ def test_vqa_rad_reads_numbers_and_trailing_blanks(tmp_path: Path):
     items = asked(BY_NAME["vqa-rad"], tmp_path)
     assert sum(item.question.answers == ("2",) for item in items) == 5
     assert sum(item.question.choices == ("yes", "no") for item in items) == 10  # "CLOSED " is closed
-    assert strata_of(items[0]) == {"body_part": "HEAD", "language": "en"}
+    assert strata_of(items[0]) == {"body_part": "HEAD", "language": "en", "source": "vqa-rad"}
 
 
 def test_vqa_rad_in_the_form_of_mevf_asks_the_same_questions(tmp_path: Path):
@@ -182,7 +183,8 @@ def test_slake_tasks_part_the_languages(tmp_path: Path):
     assert len(english) == len(chinese) == 30
     ids = [{item.sample.sample_id for item in items} for items in (english, chinese)]
     assert not ids[0] & ids[1]
-    assert strata_of(english[0]) == {"modality": "CT", "body_part": "Lung", "language": "en"}
+    expected = {"modality": "CT", "body_part": "Lung", "language": "en", "source": "slake"}
+    assert strata_of(english[0]) == expected
 
 
 def test_slake_closed_questions_beyond_yes_and_no(tmp_path: Path):

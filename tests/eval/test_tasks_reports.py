@@ -159,6 +159,7 @@ def test_studies_of_one_patient_are_one_cluster_with_sex_age_and_view(tmp_path: 
     by_id = {item.sample.sample_id: strata_of(item) for item in items}
     assert by_id["59000001"] == {
         "modality": "DX", "sex": "female", "age_band": "30-40", "view": "frontal and lateral",
+        "source": "mimic-cxr",
     }  # fmt: skip
     assert "view" not in by_id["59000003"], "the file says NaN"
     assert "sex" not in by_id["59000000"], "its context states none"

@@ -228,7 +228,7 @@ class Hub(ThreadingHTTPServer):
         self.unknown: list[str] = []
         self.tokens: set[str] = set()
         self.lock = threading.Lock()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def address(self) -> str:
