@@ -1,14 +1,16 @@
 """Patches on disk: what comes back is what was put, within a limit, and never half of it."""
 
 import os
-import subprocess
-import sys
+from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
 
 import numpy as np
-import pytest
 from conftest import a_volume, an_image
 
 from medvlm.data_recipes.patch_cache import PatchCache
+from medvlm.model.processing import PatchedVisual
 
 
 def same(one, other):
@@ -54,42 +56,31 @@ def test_a_limit_counts_what_an_earlier_run_left(tmp_path, processor):
     assert len(list(tmp_path.glob("*.safetensors"))) <= 3 and (tmp_path / "z.safetensors").exists()
 
 
-FILL = """
-import sys
-from pathlib import Path
-import numpy as np
-from medvlm.data_recipes.patch_cache import PatchCache
-from medvlm.model.processing import PatchedVisual
-folder, limit, name = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-cache, most = PatchCache(folder, limit), 0
-visual = PatchedVisual(
-    patches=np.zeros((1, 100_000), np.float32), grid=(1, 1, 1), spacing=(1, 1, 1), axis_kind=0, kept=np.ones(1, bool)
-)
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(30):
-    cache.put(f"{name}-{number}", visual)
-    most = max(most, sum(size for _, size, _ in cache._entries()))
-print(most)
-"""
+def fill(folder: Path, limit: int, name: int, start: Barrier, told: SimpleQueue[int]) -> None:
+    """One process of several: it puts thirty visuals, and tells the most that it saw in the folder."""
+    cache, most = PatchCache(folder, limit), 0
+    visual = PatchedVisual(
+        patches=np.zeros((1, 100_000), np.float32), grid=(1, 1, 1), spacing=(1, 1, 1), axis_kind=0,
+        kept=np.ones(1, bool),
+    )  # fmt: skip
+    start.wait(timeout=60)
+    for number in range(30):
+        cache.put(f"{name}-{number}", visual)
+        most = max(most, sum(size for _, size, _ in cache._entries()))
+    told.put(most)
 
 
-@pytest.mark.slow
 def test_the_limit_is_of_all_processes_together(tmp_path):
     limit = 20 * 401_000
-    filling = [
-        subprocess.Popen(
-            [sys.executable, "-c", FILL, str(tmp_path), str(limit), str(n)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for n in range(3)
-    ]  # fmt: skip
+    fork = get_context("fork")  # as the workers of a loader
+    start, told = fork.Barrier(3), fork.SimpleQueue()
+    filling = [fork.Process(target=fill, args=(tmp_path, limit, n, start, told), daemon=True) for n in range(3)]
     for process in filling:
-        assert process.stdout.readline() == "ready\n"
+        process.start()
     for process in filling:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    most = max(int(process.communicate()[0]) for process in filling)
+        process.join(timeout=60)
+    assert [process.exitcode for process in filling] == [0, 0, 0]
+    most = max(told.get() for _ in filling)
     assert limit / 2 < most <= limit + 3 * 401_000, "over it by no more than what each is writing"
 
 
