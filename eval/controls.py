@@ -101,12 +101,13 @@ def _stand_ins(
 ) -> dict[str, Visuals]:
     """The stand-ins of one patient's samples, from the first of ``others`` that shows anything else."""
     own = list(_distinct(samples))
+    known = {one for key in own for one in key}
     found: dict[str, Visuals] = {}
     for sample in samples:
         number = own.index(_key(sample.visuals()))
         for other in others:
-            # One picture may be filed under two patient numbers: showing it again would be no control.
-            usable = [visuals for key, visuals in shown[other].items() if key not in own]
+            # One picture may be filed under two patient numbers: showing it again, be it among others, is no control.
+            usable = [visuals for key, visuals in shown[other].items() if known.isdisjoint(key)]
             if usable:
                 found[sample.sample_id] = usable[number % len(usable)]
                 break

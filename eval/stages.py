@@ -108,7 +108,7 @@ def report_stage(
     assert read is not None
     asks, scores = read_plan(out) if asks is None else asks, scores_of(out)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    run, responses = metrics["run"], responses_of(out)
+    run, responses = metrics["run"], answered_in(out, asks)  # in the order of the plan, whoever asked what, and when
     browser = browse(
         [AnsweredRun(name=run["model"], asks=asks, scores=scores, responses=responses)],
         read, pictured=gallery_size, megabytes=media_megabytes, seed=run["seed"],

@@ -1,6 +1,7 @@
 """Whole runs on real files: the ruler is right, resumes, repeats to the byte, and says what it could not do."""
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,6 +135,19 @@ def test_stages_repeat_to_the_byte(perfect, manifest):
     assert {name: (out / name).read_bytes() for name in names} == before
 
 
+def test_the_order_in_which_answers_came_changes_nothing(perfect, tmp_path):
+    """Batches, processes and earlier starts decide the order of the lines, and a run folder may hold old answers."""
+    out = shutil.copytree(perfect[0], tmp_path / "run")
+    names = ("extractions.jsonl", "scores.jsonl", "metrics.json", "report.html")
+    path = out / "responses.rank0.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    old = json.loads(lines[0]) | {"request_id": "0" * 24}
+    path.write_text(json.dumps(old) + "\n" + "".join(reversed(lines)), encoding="utf-8")
+    rescore(out)
+    for name in names:
+        assert (out / name).read_bytes() == (perfect[0] / name).read_bytes(), name
+
+
 class Counting(ConstantModel):
     asked = 0
 
@@ -203,6 +217,21 @@ def test_swapping_uses_each_patient_once_and_no_shared_picture(manifest):
     assert swap_partners(samples[:1], seed=0) == {}
     twin = Sample(**{**samples[0].__dict__, "patient_id": "another", "sample_id": "twin"})
     assert patient_of(twin) != patient_of(samples[0]) and swap_partners([samples[0], twin], seed=0) == {}
+
+
+def test_swapping_shares_no_picture_of_several():
+    """A pair of pictures of which one is the patient's own, filed under another number, shows what was asked about."""
+
+    def pair(patient: str, *names: str) -> Sample:
+        shown = tuple(VisualRef(kind="image", path=name) for name in names)
+        turns = (Turn(role="user", content=(*shown, "Is there?")),)
+        return Sample(**{**samples_of(0)[0].__dict__, "patient_id": patient, "sample_id": patient, "turns": turns})
+
+    one, other, third = pair("1", "a.png", "b.png"), pair("2", "c.png", "b.png"), pair("3", "d.png", "e.png")
+    assert swap_partners([one, other], seed=0) == {}
+    for seed in range(4):
+        found = swap_partners([one, other, third], seed=seed)
+        assert found["1"] == found["2"] == third.visuals() and found["3"] in (one.visuals(), other.visuals())
 
 
 def test_turns_of_the_controls():
