@@ -18,6 +18,7 @@ from medvlm.data_recipes.manifest import write_atomic
 from medvlm.eval.against_controls import by_sample
 from medvlm.eval.compare_runs import TwoRuns, pair_up
 from medvlm.eval.compare_text import markdown, words
+from medvlm.eval.main_metrics import FIRST
 from medvlm.eval.metric import Metric, Scorer
 from medvlm.eval.multiple_tests import holm
 from medvlm.eval.paired import DRAWS, compare_counts
@@ -43,8 +44,8 @@ def compare(
     Args:
         intersection: go on with what they share where they were not asked the same.
         conditions: whose answers are compared.
-        metrics: names; None: all that apply and have a better way. Fewer tests are corrected less: choose them before
-            looking.
+        metrics: names; None: all that apply and have a better way, of reports those of main_metrics.FIRST. Fewer tests
+            are corrected less: choose them before looking.
 
     Returns:
         {"a", "b": model and settings, "runs": task, shared questions, notes; "tests": a row per task, condition and
@@ -104,7 +105,7 @@ def _tests(pair: TwoRuns, condition: str, chosen: Sequence[str] | None, seed: in
     other = [row for row in pair.scores_b if row["condition"] == condition]
     found: list[Row] = []
     for scorer, metric in METRICS.values():
-        if metric.better == "neither" or (chosen is not None and metric.name not in chosen):
+        if metric.better == "neither" or not _wanted(metric, chosen):
             continue
         marked = [_marked(scorer, metric, rows) for rows in (one, other)]
         if not any(marked):
@@ -116,6 +117,13 @@ def _tests(pair: TwoRuns, condition: str, chosen: Sequence[str] | None, seed: in
         if row is not None:
             found.append({"task": pair.name, "condition": condition, "tier": scorer.tier, **row})
     return found
+
+
+def _wanted(metric: Metric, chosen: Sequence[str] | None) -> bool:
+    """Whether a metric is tested: each of more than sixty of a report would be corrected for all the others."""
+    if chosen is None:
+        return metric.kinds != ("report",) or metric.name in FIRST
+    return metric.name in chosen
 
 
 def _marked(scorer: Scorer, metric: Metric, rows: Sequence[Row]) -> bool:
@@ -159,6 +167,22 @@ def _better(row: Row) -> str | None:
     return "b" if (row["difference"] > 0) == (row["direction"] == "higher") else "a"
 
 
+def _pages(run_a: Path, run_b: Path, out: Path, found: Mapping[str, Any]) -> list[Path]:
+    """The cases of both runs side by side: compare.html, or a page for each task that both folders hold."""
+    # Here, because the pages bring the drawing libraries with them.
+    from medvlm.eval.report_comparison import write_comparison
+
+    if (run_a / "run.json").exists():
+        write_comparison(out / "compare.html", run_a, run_b, found)
+        return [out / "compare.html"]
+    shared = sorted(
+        run.name for run in run_a.iterdir() if all((b / run.name / "run.json").exists() for b in (run_a, run_b))
+    )
+    for name in shared:
+        write_comparison(out / f"{name}.html", run_a / name, run_b / name, found)
+    return [out / f"{name}.html" for name in shared]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0 compared, 2 refused."""
     parser = argparse.ArgumentParser(
@@ -174,7 +198,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--conditions", nargs="+", default=["image"], help="whose answers are compared (default: image)"
     )
-    parser.add_argument("--metrics", nargs="+", help="only these: fewer tests are corrected less (default: all)")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        help="only these: fewer tests are corrected less (default: of reports the main ones, else all)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the randomisation")
     args = parser.parse_args(arguments)
     out = args.out or args.run_b / f"compare-{args.run_a.resolve().name}"
@@ -187,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(markdown(found))
-    print(f"written: {out / 'compare.json'}, {out / 'compare.md'}")
+    pages = _pages(args.run_a, args.run_b, out, found)
+    print(f"written: {', '.join(str(path) for path in (out / 'compare.json', out / 'compare.md', *pages))}")
     return 0
 
 
