@@ -35,7 +35,10 @@ def fetch(task: Task, root: Path, *, revision: str | None = None) -> Path:
         snapshot_download(task.hub, repo_type="dataset", revision=revision, local_dir=folder)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         terms = "" if task.access == "open" else f"; it is {task.access}: accept its terms at {task.url} and log in"
-        raise ValueError(f"the hub did not give {task.hub} ({type(error).__name__}){terms}") from error
+        raise ValueError(
+            f"the hub did not give {task.hub} ({type(error).__name__}){terms}; is there a network, and is "
+            f"HF_HUB_OFFLINE unset? What is here is kept: give the command again, or put the files of {task.url} into {folder}"
+        ) from error
     for archive in sorted(folder.rglob("*.zip")):
         unpack(archive)
     return folder

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from medvlm.eval.endpoint import EndpointModel, EndpointOptions, endpoint_from
 from medvlm.eval.marking import ADDED, Marking, mark
 from medvlm.eval.marks import marks_path
+from medvlm.eval.rows import read_rows
 from medvlm.eval.scorers.judge import Judge
 from medvlm.eval.scorers.learned import LEARNED
 from medvlm.eval.stages import aggregate_stage, report_stage
@@ -68,10 +70,16 @@ def _marking(args: argparse.Namespace) -> Marking:
     )  # fmt: skip
 
 
+def _commonest(path: Path) -> str:
+    """The most frequent flag of a file of marks, which says why nothing was scored."""
+    flags = Counter(flag for row in read_rows(path) for flag in row.get("flags", ()))
+    return str(flags.most_common(1)[0][0]) if flags else "nothing was there to score"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0 when every scorer marked something of every run, 1 when not every one did, 2 when refused."""
     args = _parser().parse_args(arguments)
-    status = 0
+    status, refused = 0, 0
     try:
         how = _marking(args)
     except ValueError as error:
@@ -84,20 +92,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 done = mark(out, name, how)
             except ValueError as error:
                 print(f"error: {out}: {error}", file=sys.stderr)
-                status = 1
+                status, refused = 1, refused + 1
                 changed |= marks_path(out, name).exists()
                 continue
             changed = True
             print(f"{out}: {name}: {done['scored']} scored ({done['new']} now), {done['unscored']} unscored")
             if not done["scored"]:
-                print(
-                    f"error: {out}: {name} could score nothing; see flags in {marks_path(out, name)}", file=sys.stderr
-                )
+                why = f"{_commonest(marks_path(out, name))}; see flags in {marks_path(out, name)}"
+                print(f"error: {out}: {name} could score nothing: {why}", file=sys.stderr)
                 status = 1
         if changed:
             aggregate_stage(out)
             report_stage(out)
-    return status
+    return 2 if refused == len(args.runs) * len(args.names) else status
 
 
 if __name__ == "__main__":

@@ -219,6 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.task and (args.data or args.task not in TASKS):
             raise ValueError(f"--task names the benchmark of --beir, one of {', '.join(TASKS)}; got {args.task!r}")
+        for path in args.data or ():
+            if not path.is_file():
+                raise ValueError(f"--data {path} is no file; give a manifest (JSON lines)")
+        if args.out.exists() and not args.out.is_dir():
+            raise ValueError(f"--out {args.out} is a file; give a folder")
         args.out.mkdir(parents=True, exist_ok=True)
         with one_writer(args.out / "retrieve.lock"):
             rows = (run_pairs if args.data else run_beir)(

@@ -231,7 +231,7 @@ def test_the_command(out, server, capsys):
     assert command.main([str(out), "--with", "judge", "--judge", f"{server.url}#judge-1"]) == 0
     assert "4 scored (6 now), 2 unscored" in capsys.readouterr().out
     assert "judge_accuracy" in (out / "metrics.json").read_text()
-    assert command.main([str(out), "--with", "judge", "--judge", server.url]) == 1
+    assert command.main([str(out), "--with", "judge", "--judge", server.url]) == 2
     assert "which model" in capsys.readouterr().err
 
 

@@ -220,9 +220,9 @@ def test_what_the_parent_makes_of_what_scorers_say():
 
 
 def test_the_command(out, bare_python, capsys):
-    assert command.main([str(out), "--with", "radgraph", "--python", str(bare_python)]) == 1
+    assert command.main([str(out), "--with", "radgraph", "--python", str(bare_python)]) == 2
     assert "pip install radeval" in capsys.readouterr().err
-    assert command.main([str(out), "--with", "judge"]) == 1  # a report has no open answer, and nobody judges
+    assert command.main([str(out), "--with", "judge"]) == 2  # a report has no open answer, and nobody judges
     assert "error" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         command.main([str(out), "--with", "bleu"])

@@ -60,7 +60,7 @@ def test_a_task_says_what_one_must_know(task):
 
 def test_names_are_unique_and_known():
     assert [task.name for task in TASKS.values()] == list(TASKS)
-    with pytest.raises(ValueError, match="no task 'vqa-red'; there are vqa-rad"):
+    with pytest.raises(ValueError, match="no task 'vqa-red'; is it vqa-rad"):
         task_named("vqa-red")
 
 

@@ -9,6 +9,7 @@ from medvlm.eval import run
 from medvlm.eval.main_metrics import FIRST, main_metrics
 from medvlm.eval.report_tables import AT_ONCE, beside, tiers
 from medvlm.eval.result_tables import as_latex, as_markdown, table_rows
+from medvlm.eval.retrieval import run as retrieve
 from medvlm.eval.scorers.catalogue import METRICS
 from medvlm.eval.tasks.catalogue import task_named
 from medvlm.eval.told import lines_of
@@ -146,3 +147,17 @@ def test_tables_for_papers_say_that_a_part_was_asked(told):
     few = json.loads(json.dumps(whole))
     few["run"]["limit"] = 5
     assert "vqa-rad@1 (limit 5)" in as_latex([few])
+
+
+def test_a_misspelt_task_is_answered_with_its_neighbours():
+    with pytest.raises(
+        ValueError, match=r"no task 'vqa_rad'; is it vqa-rad.*medvlm eval list names the \d+"
+    ) as refused:
+        task_named("vqa_rad")
+    assert len(str(refused.value)) < 200
+
+
+def test_retrieval_of_an_absent_manifest_is_refused(tmp_path, capsys):
+    given = ["--data", str(tmp_path / "none.jsonl"), "--model", "embeddings:none", "--out", str(tmp_path / "out")]
+    assert retrieve.main(given) == 2
+    assert "none.jsonl is no file; give a manifest" in capsys.readouterr().err and not (tmp_path / "out").exists()
