@@ -37,7 +37,8 @@ def fetch(task: Task, root: Path, *, revision: str | None = None) -> Path:
         terms = "" if task.access == "open" else f"; it is {task.access}: accept its terms at {task.url} and log in"
         raise ValueError(
             f"the hub did not give {task.hub} ({type(error).__name__}){terms}; is there a network, and is "
-            f"HF_HUB_OFFLINE unset? What is here is kept: give the command again, or put the files of {task.url} into {folder}"
+            f"HF_HUB_OFFLINE unset? What is here is kept: give the command again, or put the files of {task.url} "
+            f"into {folder}"
         ) from error
     for archive in sorted(folder.rglob("*.zip")):
         unpack(archive)
