@@ -355,19 +355,27 @@ def test_a_visual_that_does_not_fit_is_quarantined(loaded, manifest, tmp_path):
 
 
 def test_a_run_belongs_to_one_way_of_answering(processor, manifest, tmp_path, capsys):
-    save_checkpoint(tmp_path / "tiny", tiny_model(processor), processor)
+    model = tiny_model(processor)
+    save_checkpoint(tmp_path / "tiny", model, processor)
     arguments = [
         "--model", str(tmp_path / "tiny"), "--data", str(manifest), "--out", str(tmp_path / "run"), "--limit", "6",
         "--conditions", "image", "--max-new-tokens", "2", "--device", "cpu", "--gallery", "1",
     ]  # fmt: skip
     assert run.main([*arguments, "--confidence"]) == 0
     told = json.loads((tmp_path / "run" / "run.json").read_text())["answering"]
+    assert len(told.pop("weights")) == 16
     assert told == {"answer_by": "text", "confidence": True, "dtype": "float32", "slices": None}
     for more in (["--answer-by", "likelihood"], ["--slices", "slices=2"], ["--dtype", "bfloat16"]):
         assert run.main([*arguments, "--confidence", *more]) == 2
         assert "holds the answers of answering" in capsys.readouterr().err
     assert run.main([*arguments[:1], "oracle", *arguments[2:], "--answer-by", "likelihood"]) == 2
     assert "--answer-by means nothing to the model 'oracle'" in capsys.readouterr().err
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(1.01)
+    save_checkpoint(tmp_path / "tiny", model, processor)  # trained further, under the same path
+    assert run.main([*arguments, "--confidence"]) == 2
+    assert "holds the answers of answering" in capsys.readouterr().err
 
 
 def test_a_fault_is_counted_once_over_starts(manifest, tmp_path):
