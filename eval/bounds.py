@@ -26,7 +26,7 @@ def bounds_of(metric: Metric, counts: np.ndarray, in_form: np.ndarray, unparsed:
     Returns:
         {"strict", "upper"}: "strict" counts only right answers in the asked form (None where the kind of question has
         no such form), "upper" counts everything unparsed as right.
-        No better reader of answers leaves these bounds.
+        A reader of more answers stays between them; how many were read wrongly, only a human tells (audit.py).
     """
     if not metric.share or metric.better != "higher":
         return {}
