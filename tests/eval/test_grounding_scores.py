@@ -152,7 +152,7 @@ def test_unread_boxes_count_as_zero_and_are_counted(tmp_path):
     assert ("box_iou", "no_image", "3d", "all") in found  # asked under the controls too
     assert metrics["counts"]["extraction_rules"] == {"box": 42, "no_box": 6}
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Boxes: mean IoU" in page and "</strong> mm" in page and "names no box" in page
+    assert "Boxes: mean IoU" in page and " mm" in page and "names no box" in page
     scores = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
     by_name = {r["sample_id"]: r for r in scores if r["condition"] == "image"}
     assert verdict(by_name["0-volume-box"]) == "right" and verdict(by_name["1-volume-box"]) == "partly"

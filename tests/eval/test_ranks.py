@@ -179,7 +179,7 @@ def test_an_error_of_one_process_ends_all(case, one, tmp_path):
     with started(partial(run.main, arguments(case, one, "--answer-by", "likelihood")), 2, tmp_path) as processes:
         for process in processes:
             process.join(timeout=60)
-        assert [process.exitcode for process in processes] == [1, 1]
+        assert [process.exitcode for process in processes] == [2, 1], "refused, and ended with it"
     assert "holds the answers of answering" in (tmp_path / "said.0").read_text()
     assert "process 0 stopped; its own message says why" in (tmp_path / "said.1").read_text()
 
