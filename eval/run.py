@@ -323,12 +323,12 @@ def _run_all(
 
 
 def _tell(out: Path, metrics: Mapping[str, Any]) -> int:
-    """Print one run's figures; 1 when not one visual could be shown."""
+    """Print one run's figures; 1 when a question has no answer: done, but something is wrong."""
     print("\n".join(lines_of(out, metrics)))
     if every_visual_failed(metrics):
         print(f"error: not one visual could be shown; see {out / 'quarantine.jsonl'}", file=sys.stderr)
         return 1
-    return 0
+    return int(metrics["run"]["unanswered"] > 0)
 
 
 if __name__ == "__main__":
