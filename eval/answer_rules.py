@@ -22,7 +22,8 @@ _ALIASES = {
 
 
 _DENIES = (
-    r"(?:not|\w{1,6}n'?t|cannot|never|rather than|instead of|neither|nor|no|without|free of|absence of|negative for|rul(?:e|es|ed|ing) out|"
+    r"(?:not|\w{1,6}n'?t|cannot|never|rather than|instead of|neither|nor|no|without|free of|absence of|negative for|"
+    r"rul(?:e|es|ed|ing) out|"
     r"exclud(?:e|es|ed|ing)|den(?:y|ies|ied)|argues? against|unlikely to be)"
 )
 _BETWEEN = (
@@ -162,7 +163,7 @@ def _place(letter: str, count: int) -> set[int]:
 
 
 def _yes_no(texts: Sequence[str], answer: str) -> set[int]:
-    """Choices said as an answer: "no" counts only where it stands alone, never as in "no effusion", "normal", "no. 3"."""
+    """Choices said as an answer: "no" counts only where it stands alone, not as in "no effusion", "normal", "no. 3"."""
     lower = answer.lower()
     found: set[int] = set()
     for place, text in enumerate(texts):

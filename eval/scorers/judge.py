@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medvlm.eval.thinking import visible_answer
 from medvlm.eval.metric import Answered, Marks, Metric, Scorer, mean_of
+from medvlm.eval.thinking import visible_answer
 
 PROMPT = """You mark one answer in an examination of medical images. You do not see the image; the reference is right.
 
