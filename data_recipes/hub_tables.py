@@ -112,8 +112,17 @@ def _file(value: Any, folder: Path, where: str) -> Any:
         return value
     if not value["bytes"]:
         return str((folder / value["path"]).resolve()) if value["path"] else None
+    return keep_picture(value["bytes"], folder, where)
+
+
+def keep_picture(data: bytes, folder: Path, where: str) -> str:
+    """Write a picture that lies inside of a row once, below ``folder``; the absolute path of its file.
+
+    Raises:
+        BadSample: the folder cannot be written to; names ``where``.
+    """
     try:
-        return write_once(value["bytes"], folder / PICTURES)
+        return write_once(data, folder / PICTURES)
     except OSError as error:
         raise BadSample(
             f"the pictures inside of the rows cannot be written to {folder / PICTURES} ({error.strerror})",

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from medvlm.data_recipes.errors import BadSample
 from medvlm.data_recipes.sample import VisualRef, visuals_of
+from medvlm.eval.counting_bar import counting_bar
 from medvlm.eval.models import Answerer, Interrupted, Prepares, Reads, Request, Response
 from medvlm.eval.noise import noisy
 from medvlm.eval.plan import Ask
@@ -83,7 +81,10 @@ def generate(
     quarantined: list[Row] = []
     answered = 0
     others = _Others(out, ranks.rank)
-    with _bar(show_progress if ranks.first else False) as bar, ThreadPoolExecutor(max_workers=READERS) as pool:
+    with (
+        counting_bar("quarantined", show_progress if ranks.first else False) as bar,
+        ThreadPoolExecutor(max_workers=READERS) as pool,
+    ):
         before = sum(ask.request_id in known for ask in asks)
         task = bar.add_task("asking", total=len(asks), completed=before, bad=0)
 
@@ -138,20 +139,6 @@ class _Others:
                 self.at[path] = self.at.get(path, 0) + len(added)
                 self.counts[place] += added.count(b"\n")
         return self.counts[0], self.counts[1]
-
-
-def _bar(show: bool | None) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[bad]} quarantined"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (console.is_terminal if show is None else show),
-    )
 
 
 _Ready = list[tuple[Ask, Request]]

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+from medvlm.eval.counting_bar import counting_bar
 from medvlm.eval.judging import judgements
 from medvlm.eval.marks import is_of, made, mark_row, marks_path
 from medvlm.eval.metric import Answered, Marks, Scorer
@@ -83,8 +81,8 @@ def mark(out: Path, name: str, how: Marking, *, learned: Learned | None = None, 
         raise ValueError(f"{out} has no {' or '.join(kinds)} answer under {', '.join(how.conditions)} to be marked")
     known = {} if how.again else made(out, name)
     todo = [place for place, score in enumerate(scores) if not _is_marked(known.get(score["request_id"]), score)]
-    with _bar(show) as bar:
-        task = bar.add_task(name, total=len(scores), completed=len(scores) - len(todo), unscored=0)
+    with counting_bar("unscored", show) as bar:
+        task = bar.add_task(name, total=len(scores), completed=len(scores) - len(todo), bad=0)
         unscored = 0
 
         def keep(batches: Batches) -> None:
@@ -92,7 +90,7 @@ def mark(out: Path, name: str, how: Marking, *, learned: Learned | None = None, 
             for batch in batches:
                 append_rows(marks_path(out, name), [mark_row(scores[place], marks) for place, marks in batch])
                 unscored += sum(_reason(marks) is not None for _, marks in batch)
-                bar.update(task, advance=len(batch), unscored=unscored)
+                bar.update(task, advance=len(batch), bad=unscored)
 
         def begin(about: Mapping[str, Any]) -> None:
             _claim(out, name, about, again=how.again)
@@ -211,17 +209,3 @@ def _by_judge(
     begin({**how.judge.identity, "url": how.judge.url, "approved": list(how.approved)})
     cache = how.cache or out / "judge.cache.jsonl"
     keep(judgements(how.judge, how.endpoint, [(place, answers[place]) for place in todo], cache))
-
-
-def _bar(show: bool | None) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unscored]} unscored"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (console.is_terminal if show is None else show),
-    )

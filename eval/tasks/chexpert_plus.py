@@ -12,7 +12,7 @@ from medvlm.data_recipes.recipes.chexpert_plus import RECIPE, ROOTS, samples
 from medvlm.data_recipes.sample import Sample
 from medvlm.eval.task import Published, Task
 from medvlm.eval.tasks import report_example
-from medvlm.eval.tasks.report_study import Origin, Study, from_recipe, report_question
+from medvlm.eval.tasks.report_study import Origin, Study, from_recipe, report_questions
 from medvlm.eval.tasks.rexrank import REPOSITORY, read_studies
 
 FILE = "ReXRank_CheXpertPlus.json"
@@ -69,11 +69,7 @@ def _original(folder: Path) -> Iterator[Study | BadSample]:
 
 def read(folder: Path) -> Iterator[Sample | BadSample]:
     """The report question of each study."""
-    for study in studies(folder):
-        try:
-            yield study if isinstance(study, BadSample) else report_question(study)
-        except BadSample as bad:
-            yield bad
+    return report_questions(studies(folder))
 
 
 def example(folder: Path) -> None:

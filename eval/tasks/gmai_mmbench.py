@@ -16,8 +16,7 @@ from pathlib import Path
 
 from medvlm.data_recipes.asking import visual_at
 from medvlm.data_recipes.errors import BadSample
-from medvlm.data_recipes.hub_tables import PICTURES
-from medvlm.data_recipes.own.hub import write_once
+from medvlm.data_recipes.hub_tables import keep_picture
 from medvlm.data_recipes.sample import Sample
 from medvlm.data_recipes.tables import Row, read_lines, require_columns
 from medvlm.eval.task import Published, Task
@@ -71,15 +70,10 @@ def _next(reader: Iterator[list[str]]) -> list[str] | None:
 
 def _picture(text: str, folder: Path, where: str) -> str:
     try:
-        return write_once(base64.b64decode("".join(text.split()), validate=True), folder / PICTURES)
+        data = base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error as error:
         raise BadSample("'image' is no base64", where=where, mend="download the table again") from error
-    except OSError as error:
-        raise BadSample(
-            f"the pictures inside of the rows cannot be written to {folder / PICTURES} ({error.strerror})",
-            where=where,
-            mend="make the folder of the dataset writable, or copy it to where it is",
-        ) from error
+    return keep_picture(data, folder, where)
 
 
 def _pictures(path: Path) -> dict[str, str]:

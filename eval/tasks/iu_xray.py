@@ -13,7 +13,7 @@ from medvlm.data_recipes.sample import Sample
 from medvlm.data_recipes.tables import read_json
 from medvlm.eval.task import Published, Task, ids_sha256
 from medvlm.eval.tasks import report_example
-from medvlm.eval.tasks.report_study import Origin, Study, from_recipe, report_question
+from medvlm.eval.tasks.report_study import Origin, Study, from_recipe, report_questions
 from medvlm.eval.tasks.rexrank import REPOSITORY, read_object, read_studies
 
 FILE, VALIDATION, SPLITS = "ReXRank_IUXray_test.json", "ReXRank_IUXray_valid.json", "annotation.json"
@@ -136,11 +136,7 @@ def _records(path: Path) -> BadSample:
 
 def read(folder: Path) -> Iterator[Sample | BadSample]:
     """The report question of each study."""
-    for study in studies(folder):
-        try:
-            yield study if isinstance(study, BadSample) else report_question(study)
-        except BadSample as bad:
-            yield bad
+    return report_questions(studies(folder))
 
 
 def example(folder: Path) -> None:

@@ -11,7 +11,7 @@ from medvlm.data_recipes.recipes.mimic_cxr import RECIPE, samples
 from medvlm.data_recipes.sample import Sample
 from medvlm.eval.task import Published, Task
 from medvlm.eval.tasks import report_example
-from medvlm.eval.tasks.report_study import Origin, Study, from_recipe, report_question
+from medvlm.eval.tasks.report_study import Origin, Study, from_recipe, report_questions
 from medvlm.eval.tasks.rexrank import REPOSITORY, read_studies
 
 FILE, IMAGES = "ReXRank_MIMICCXR_test.json", "files"
@@ -65,11 +65,7 @@ def _original(folder: Path) -> Iterator[Study | BadSample]:
 
 def read(folder: Path) -> Iterator[Sample | BadSample]:
     """The report question of each study."""
-    for study in studies(folder):
-        try:
-            yield study if isinstance(study, BadSample) else report_question(study)
-        except BadSample as bad:
-            yield bad
+    return report_questions(studies(folder))
 
 
 _VIEWS: tuple[list[Any], ...] = (

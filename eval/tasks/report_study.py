@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,15 @@ def sections_of(text: str) -> tuple[str | None, str | None]:
     if match is None or not text:
         raise ValueError('the reference is not of the form "Findings: ..." and "Impression: ..."')
     return match["findings"], match["impression"]
+
+
+def report_questions(studies: Iterable[Study | BadSample]) -> Iterator[Sample | BadSample]:
+    """The request for the report of each study; what cannot be asked comes out in its place."""
+    for study in studies:
+        try:
+            yield study if isinstance(study, BadSample) else report_question(study)
+        except BadSample as bad:
+            yield bad
 
 
 def report_question(study: Study) -> Sample:
