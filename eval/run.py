@@ -292,7 +292,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dry_run_all(settings, tasks, args.data)
         with launched() as ranks:
             runs = _run_all(args, settings, tasks, ranks)
-            return max(_tell(out, metrics) for out, metrics in runs.items()) if ranks.first else 0
+            if not ranks.first:
+                return 0
+            status = max(_tell(out, metrics) for out, metrics in runs.items())
+            # A launcher takes any code but 0 for a crash, and buries the figures below its own message.
+            unanswered = any(metrics["run"]["unanswered"] for metrics in runs.values())
+            return max(status, int(unanswered and ranks.world_size == 1))
     except OtherRankEnded as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -323,12 +328,12 @@ def _run_all(
 
 
 def _tell(out: Path, metrics: Mapping[str, Any]) -> int:
-    """Print one run's figures; 1 when a question has no answer: done, but something is wrong."""
+    """Print one run's figures; 1 when not one visual could be shown."""
     print("\n".join(lines_of(out, metrics)))
     if every_visual_failed(metrics):
         print(f"error: not one visual could be shown; see {out / 'quarantine.jsonl'}", file=sys.stderr)
         return 1
-    return int(metrics["run"]["unanswered"] > 0)
+    return 0
 
 
 if __name__ == "__main__":
