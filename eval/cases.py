@@ -17,6 +17,7 @@ from medvlm.eval.case_rows import Shortened, boxes_of, case_row
 from medvlm.eval.case_tags import TAGS, comparison_tags, tags_of
 from medvlm.eval.gallery import choose
 from medvlm.eval.generate import Reader
+from medvlm.eval.page_options import MEDIA_MEGABYTES, PICTURED
 from medvlm.eval.pictures import NOT_CHOSEN, Album, Embedded
 from medvlm.eval.plan import Ask
 from medvlm.eval.plots import LABELS
@@ -64,8 +65,8 @@ def browse(
     runs: Sequence[AnsweredRun],
     read: Reader,
     *,
-    pictured: int = 200,
-    megabytes: float = 40.0,
+    pictured: int = PICTURED,
+    megabytes: float = MEDIA_MEGABYTES,
     most: int = MOST_CASES,
     seed: int = 0,
 ) -> Browser:

@@ -10,6 +10,7 @@ from typing import Any
 from medvlm.eval.case_tags import TAGS, comparison_tags
 from medvlm.eval.cases import MOST_CASES, AnsweredRun, browse
 from medvlm.eval.generate import Reader
+from medvlm.eval.page_options import MEDIA_MEGABYTES
 from medvlm.eval.plots import COLOURS
 from medvlm.eval.report import before_sharing, known
 from medvlm.eval.report_page import write_page
@@ -25,7 +26,7 @@ def write_comparison(
     *,
     read: Reader | None = None,
     pictured: int = 60,
-    megabytes: float = 40.0,
+    megabytes: float = MEDIA_MEGABYTES,
     most: int = MOST_CASES,
     seed: int = 0,
 ) -> None:

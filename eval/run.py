@@ -24,6 +24,7 @@ from medvlm.eval.found import Found
 from medvlm.eval.generate import Reader, generate
 from medvlm.eval.media_hashes import name_by_content
 from medvlm.eval.models import Answerer, Remote, settings_of
+from medvlm.eval.page_options import MEDIA_MEGABYTES, PICTURED
 from medvlm.eval.plan import MAX_NEW_TOKENS, Item, Plan, make_plan, read_items
 from medvlm.eval.prompts import Style
 from medvlm.eval.quarantine import gather
@@ -85,8 +86,8 @@ def evaluate(
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
-    gallery_size: int = 200,
-    media_megabytes: float = 40.0,
+    gallery_size: int = PICTURED,
+    media_megabytes: float = MEDIA_MEGABYTES,
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Ask the questions of manifests, score and report; return what metrics.json holds.
@@ -133,8 +134,8 @@ def evaluate_task(
     chunk_size: int = 16,
     read: Reader | None = None,
     ranks: Ranks = ALONE,
-    gallery_size: int = 200,
-    media_megabytes: float = 40.0,
+    gallery_size: int = PICTURED,
+    media_megabytes: float = MEDIA_MEGABYTES,
     show_progress: bool | None = None,
 ) -> dict[str, Any]:
     """Ask the questions of a task, score and report; return what metrics.json holds. Arguments as in ``evaluate``."""
@@ -268,7 +269,7 @@ def _loaded(args: argparse.Namespace) -> list[Loaded]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 when something was scored with its visuals, 1 when not one could be shown, 2 when refused."""
+    """The command; 0 done, 1 done but a question has no answer (under a launcher: no visual was shown), 2 refused."""
     parser = parser_of(__doc__.splitlines()[0])
     args = parser.parse_args(arguments)
     if bool(args.data) == bool(args.task):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -14,24 +14,10 @@ from medvlm.data_recipes.errors import BadSample
 from medvlm.eval.choose_model import DTYPES, NAMES, AnswerBy, ModelOptions
 from medvlm.eval.controls import CONDITIONS
 from medvlm.eval.endpoint import EndpointOptions
+from medvlm.eval.page_options import add_page_options, whole
 from medvlm.eval.plan import Plan
 from medvlm.eval.prompts import STYLES
 from medvlm.eval.slice_sets import SlicePolicy
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """Reads a whole number of at least ``least``: a negative limit would cut questions off the end."""
-
-    def read(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
-        return number
-
-    return read
 
 
 def parser_of(about: str) -> argparse.ArgumentParser:
@@ -83,8 +69,7 @@ def parser_of(about: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="cuda, cpu, ...; the GPU when there is one by default")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gallery", type=whole(0), default=200, help="cases that show their picture in the report")
-    parser.add_argument("--media-megabytes", type=float, default=40.0, help="that pictures may take in the report")
+    add_page_options(parser)
     parser.add_argument("--train-metrics", nargs="*", type=Path, help="metrics.jsonl of training runs, plotted")
     parser.add_argument("--box-form", choices=get_args(BoxForm), default="box", help="how the model writes boxes")
     parser.add_argument("--dry-run", action="store_true", help="show what would be asked, and ask nothing")

@@ -17,6 +17,7 @@ from medvlm.eval.extract import extract_rows
 from medvlm.eval.found import Found
 from medvlm.eval.generate import Reader
 from medvlm.eval.marks import with_marks
+from medvlm.eval.page_options import MEDIA_MEGABYTES, PICTURED, add_page_options
 from medvlm.eval.plan import Ask
 from medvlm.eval.report import write_report
 from medvlm.eval.report_plots import lengths_of
@@ -92,8 +93,8 @@ def report_stage(
     train_metrics: Sequence[Path] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
     found: Found | None = None,
-    gallery_size: int = 200,
-    media_megabytes: float = 40.0,
+    gallery_size: int = PICTURED,
+    media_megabytes: float = MEDIA_MEGABYTES,
     asks: Sequence[Ask] | None = None,
 ) -> None:
     """metrics, scores and the visuals -> report.html.
@@ -147,8 +148,7 @@ def _command(name: str, arguments: Sequence[str] | None) -> int:
             "--box-form", choices=get_args(BoxForm), help="how the model writes boxes, if not as in run.json"
         )
     if name in ("report", "rescore"):
-        parser.add_argument("--gallery", type=int, default=200, help="cases that show their picture in the report")
-        parser.add_argument("--media-megabytes", type=float, default=40.0, help="that pictures may take in the report")
+        add_page_options(parser)
     args = parser.parse_args(arguments)
     shown = {}
     if name in ("report", "rescore"):
