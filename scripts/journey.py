@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from medvlm.data_recipes.checks import check
 from medvlm.data_recipes.manifest import write_atomic
 from medvlm.data_recipes.phantoms.write import write_phantoms
+from medvlm.eval.controls import BLIND
 from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.eval.pairs import pair_accuracy, score_pairs
 from medvlm.eval.run import Settings, evaluate
@@ -130,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         [Path(curriculum.data.root) / name for name in curriculum.evaluation.manifests],
         output / "evaluation",
         Settings(
-            conditions=("image", "no_image", "swapped"),
+            conditions=("image", *BLIND),
             limit=curriculum.evaluation.samples_per_manifest,
             control_report_limit=curriculum.evaluation.control_reports,
             max_new_tokens=curriculum.evaluation.max_new_tokens,

@@ -31,6 +31,7 @@ from medvlm.data_recipes.sample import Question, Sample
 from medvlm.data_recipes.stratify import dimension, spread
 from medvlm.data_recipes.typed_yaml import BadConfig
 from medvlm.data_recipes.walk import UNSTATED, WalkResult, read_walk, walk_into
+from medvlm.eval.controls import BLIND
 from medvlm.eval.found import Found, describe_found
 from medvlm.eval.loaded_model import CheckpointModel
 from medvlm.eval.run import Settings, evaluate
@@ -208,7 +209,7 @@ def ask(curriculum: Curriculum, trial: Trial, checkpoint: Path, found: Found, ou
         [Path(curriculum.data.root) / name for name in trial.asked],
         out / "evaluation",
         Settings(
-            conditions=("image", "no_image", "swapped"),
+            conditions=("image", *BLIND),
             control_report_limit=settings.control_reports,
             max_new_tokens=settings.max_new_tokens,
         ),
