@@ -132,6 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         output / "evaluation",
         Settings(
             conditions=("image", *BLIND),
+            control_limit=None,
             limit=curriculum.evaluation.samples_per_manifest,
             control_report_limit=curriculum.evaluation.control_reports,
             max_new_tokens=curriculum.evaluation.max_new_tokens,

@@ -210,6 +210,7 @@ def ask(curriculum: Curriculum, trial: Trial, checkpoint: Path, found: Found, ou
         out / "evaluation",
         Settings(
             conditions=("image", *BLIND),
+            control_limit=None,
             control_report_limit=settings.control_reports,
             max_new_tokens=settings.max_new_tokens,
         ),
